@@ -1,0 +1,5 @@
+"""Sources -> corpora and examples: provenance that can be audited without a GPU.
+
+Flow: `catalogue` names a source, `readers` open it, `quarantine`, `filters` and `dedup` take records
+out with a reason each, `parts` cuts long documents, `mix` orders, `build` writes, `card` explains.
+"""

@@ -1,0 +1,1 @@
+"""Construction of question-answer items for training, the demo and the tests."""

@@ -1,0 +1,82 @@
+"""The one way to ask any model: completions, choice log-probabilities, text log-probabilities.
+
+Standard library only, so that a strategy can be typed, read and tested without torch. All
+log-probabilities are natural logarithms, computed in float32 or better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from medexpert.records import UserError
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Generated text. `tokens` counts what was generated, the end token and a stop string included.
+
+    `finish` is "stop" (end token or stop string; neither is in `text`) or "length".
+    """
+
+    text: str
+    tokens: int
+    finish: str
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """`logprob` = sum of ln p over the text's `tokens`; `bytes` = its UTF-8 length."""
+
+    logprob: float
+    tokens: int
+    bytes: int
+
+
+class PromptError(UserError):
+    """A fault of one prompt of a call: `index` tells which, so that a caller can name its question."""
+
+    def __init__(self, what: str, *, index: int, where: str = "", allowed: str = "") -> None:
+        self.index = index
+        super().__init__(what, where=where, allowed=allowed)
+
+
+class Engine(Protocol):
+    """What a strategy may ask of a model. Results come in the order of the prompts given."""
+
+    name: str
+    """Identity of the model in results."""
+    chat: tuple[str, str, str]
+    """(chat template, bos, eos) of the tokenizer: the fields of `prompt.template.ChatFormat`."""
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """At most `max_tokens` new tokens per prompt; temperature 0 = greedy."""
+        ...
+
+    def choice_logprobs(
+        self, prompts: Sequence[str], choices: Sequence[str]
+    ) -> list[list[float]]:
+        """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices hold their own space."""
+        ...
+
+    def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
+        """Log-probability of each whole text, for bits/byte."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the text, without any start token."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a number may depend on: model, lineage, dtype, attention, device, context."""
+        ...

@@ -1,0 +1,110 @@
+"""An engine that answers from a script, for tests: no weights, exact transcripts in `calls`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medexpert.engines.base import Completion, PromptError, TextScore
+
+CompletionScript = Mapping[str, str] | Callable[[str], str]
+LogprobScript = Mapping[str, Sequence[float]] | Callable[[str, Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One question put to the engine, in full."""
+
+    kind: str
+    """complete, choice_logprobs or text_logprobs"""
+    prompts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ScriptedEngine:
+    """`completions`: prompt -> text. `logprobs`: (prompt, choices) -> one number a choice.
+
+    Each is a mapping by exact prompt or a function. A prompt that a mapping lacks raises
+    PromptError: a scripted engine never invents an answer. Tokens are whitespace-separated words.
+    """
+
+    def __init__(
+        self,
+        completions: CompletionScript | None = None,
+        logprobs: LogprobScript | None = None,
+        *,
+        name: str = "scripted",
+        chat: tuple[str, str, str] = ("", "", ""),
+    ) -> None:
+        self._completions: CompletionScript = {} if completions is None else completions
+        self._logprobs: LogprobScript = {} if logprobs is None else logprobs
+        self.name, self.chat = name, chat
+        self.calls: list[Call] = []
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        settings = {
+            "max_tokens": max_tokens, "stop": tuple(stop), "temperature": temperature,
+            "top_p": top_p, "seed": seed,
+        }
+        self.calls.append(Call("complete", tuple(prompts), settings=settings))
+        return [self._complete(i, prompt, max_tokens, stop) for i, prompt in enumerate(prompts)]
+
+    def _complete(
+        self, index: int, prompt: str, max_tokens: int, stop: Sequence[str]
+    ) -> Completion:
+        script = self._completions
+        if callable(script):
+            text = script(prompt)
+        elif prompt in script:
+            text = script[prompt]
+        else:
+            raise PromptError(f"no completion is scripted for {prompt!r}", index=index)
+        ends = [at for mark in stop if mark and (at := text.find(mark)) >= 0]
+        if ends:
+            text = text[: min(ends)]
+        words = text.split()
+        if len(words) > max_tokens:
+            return Completion(" ".join(words[:max_tokens]), max_tokens, "length")
+        return Completion(text, len(words), "stop")
+
+    def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
+        self.calls.append(Call("choice_logprobs", tuple(prompts), tuple(choices)))
+        return [self._score(index, prompt, choices) for index, prompt in enumerate(prompts)]
+
+    def _score(self, index: int, prompt: str, choices: Sequence[str]) -> list[float]:
+        script = self._logprobs
+        if callable(script):
+            values = script(prompt, choices)
+        elif prompt in script:
+            values = script[prompt]
+        else:
+            raise PromptError(f"no log-probabilities are scripted for {prompt!r}", index=index)
+        if len(values) != len(choices):
+            raise PromptError(
+                f"{len(values)} log-probabilities scripted for {len(choices)} choices", index=index
+            )
+        return [float(value) for value in values]
+
+    def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
+        self.calls.append(Call("text_logprobs", tuple(texts)))
+        return [
+            TextScore(-float(self.count_tokens(text)), self.count_tokens(text), len(text.encode()))
+            for text in texts
+        ]
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+    def facts(self) -> dict[str, Any]:
+        return {"engine": "scripted", "model": self.name}

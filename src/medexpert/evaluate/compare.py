@@ -1,0 +1,122 @@
+"""Two results on the same questions: exact McNemar and paired bootstrap, or a refusal that says why.
+
+Unlike task, version, split, protocol or item set never give a number: a difference between two
+different sets of questions is not a difference between two systems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medexpert import manifest
+from medexpert.evaluate import metrics, statistics
+from medexpert.evaluate.run import RESULT, read_predictions
+from medexpert.evaluate.statistics import Interval, McNemar
+from medexpert.records import Prediction, UserError
+
+MUST_AGREE = ("task", "task_version", "split", "protocol")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Second against first. Differences are second - first, as shares.
+
+    `minimum_net_gain` is the smallest net number of items that exact McNemar would call p < .05 at
+    this many discordant items; None when no split of them could be significant.
+    """
+
+    first: str
+    second: str
+    n: int
+    accuracy_first: float
+    accuracy_second: float
+    accuracy_difference: float
+    accuracy_interval: Interval
+    macro_f1_difference: float
+    macro_f1_interval: Interval
+    mcnemar: McNemar
+    minimum_net_gain: int | None
+
+    @property
+    def minimum_detectable_difference(self) -> float | None:
+        """The same as a share of the items."""
+        return None if self.minimum_net_gain is None else self.minimum_net_gain / self.n
+
+
+def compare(first: Path, second: Path, *, seed: int = 0) -> Comparison:
+    """Compare two finished evaluation folders.
+
+    Raises UserError when one is not finished or altered, or when task, version, split, protocol,
+    the set of questions or a gold answer differ.
+    """
+    results = [_result(first), _result(second)]
+    for name in MUST_AGREE:
+        _same(name, results[0].get(name), results[1].get(name), first, second)
+    rows = [_by_id(read_predictions(first)), _by_id(read_predictions(second))]
+    _check_items(rows[0], rows[1], first, second)
+    ids = list(rows[0])
+    return _compare([rows[0][i] for i in ids], [rows[1][i] for i in ids], first, second, seed)
+
+
+def _compare(
+    before: Sequence[Prediction], after: Sequence[Prediction], first: Path, second: Path, seed: int
+) -> Comparison:
+    truth = [row.answer for row in before]
+    old, new = [row.choice for row in before], [row.choice for row in after]
+    test = statistics.mcnemar_of([r.correct for r in before], [r.correct for r in after])
+    intervals = statistics.paired_bootstrap(truth, old, new, seed=seed)
+    return Comparison(
+        first=str(first),
+        second=str(second),
+        n=len(truth),
+        accuracy_first=metrics.accuracy(truth, old),
+        accuracy_second=metrics.accuracy(truth, new),
+        # Whole items before the division, so that no change is exactly zero.
+        accuracy_difference=(test.gained - test.lost) / len(truth),
+        accuracy_interval=intervals.accuracy,
+        macro_f1_difference=metrics.macro_f1(truth, new) - metrics.macro_f1(truth, old),
+        macro_f1_interval=intervals.macro_f1,
+        mcnemar=test,
+        minimum_net_gain=statistics.minimum_detectable_items(test.discordant),
+    )
+
+
+def _result(folder: Path) -> Mapping[str, Any]:
+    manifest.verify(folder)
+    result = manifest.read_json(folder / RESULT)
+    if not isinstance(result, dict):
+        raise UserError("a JSON object is expected", where=str(folder / RESULT))
+    return result
+
+
+def _by_id(rows: Sequence[Prediction]) -> dict[str, Prediction]:
+    return {row.id: row for row in rows}
+
+
+def _same(name: str, one: object, other: object, first: Path, second: Path) -> None:
+    if one != other:
+        raise UserError(
+            f"cannot compare: {name} is {one!r} in {first} and {other!r} in {second}",
+            allowed="results of one task, version, split and protocol",
+        )
+
+
+def _check_items(
+    one: Mapping[str, Prediction], other: Mapping[str, Prediction], first: Path, second: Path
+) -> None:
+    unmatched = sorted(set(one) ^ set(other))
+    if unmatched:
+        raise UserError(
+            f"cannot compare: {len(one)} questions in {first}, {len(other)} in {second}, "
+            f"{len(unmatched)} of them only in one (first: {unmatched[0]})",
+            allowed="results on the same questions",
+        )
+    for item, row in one.items():
+        if row.answer != other[item].answer:
+            raise UserError(
+                f"cannot compare: the gold answer of {item} is {row.answer!r} in {first} and "
+                f"{other[item].answer!r} in {second}"
+            )

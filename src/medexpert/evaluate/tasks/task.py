@@ -1,0 +1,42 @@
+"""What a benchmark is to the runner: where its items come from and which settings it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from medexpert.records import Question, UserError, unknown_name
+
+Loader = Callable[[Path, str], list[Question]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark. Raise `version` whenever items, order or choices change: results of unlike
+    versions are never compared.
+
+    `load(root, split)` gives the questions in their official order; `official` says whether a full
+    run on split "test" is the published benchmark; `withheld` names protocols that cannot run, each
+    with the reason.
+    """
+
+    name: str
+    version: str
+    protocols: tuple[str, ...]
+    choices: tuple[str, ...]
+    load: Loader
+    official: bool
+    note: str = ""
+    withheld: tuple[tuple[str, str], ...] = ()
+
+    def check_protocol(self, protocol: str) -> None:
+        """Raises UserError for a protocol that this task does not have."""
+        for name, reason in self.withheld:
+            if name == protocol:
+                raise UserError(
+                    f"protocol {protocol!r} cannot run on {self.name}: {reason}",
+                    allowed=", ".join(self.protocols),
+                )
+        if protocol not in self.protocols:
+            raise unknown_name("protocol", protocol, self.protocols)

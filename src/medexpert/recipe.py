@@ -1,0 +1,294 @@
+"""Recipe file (TOML) -> typed settings; every mistake is reported at once, each with its place.
+
+TOML keeps `yes` a string and `5e-5` a number. Unknown keys are errors that name the nearest valid
+key, so a typo cannot train for a day. The resolved recipe is printed, hashed and stored with every
+artefact. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medexpert.records import UserError, digest
+
+StageName = Literal["knowledge", "instruct", "adapt"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+PointName = Literal["base", "knowledge", "instruct", "adapt"]
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+
+
+class Base(_Strict):
+    """The model to start from."""
+
+    model: str = Field(
+        "smollm2-135m-instruct", description="catalogue name, hub id, folder or .gguf"
+    )
+    revision: str = Field("", description="hub revision; empty = the default branch, recorded")
+
+
+class Source(_Strict):
+    """One source of a stage's data."""
+
+    source: str = Field(description="name in the data catalogue")
+    path: str = Field("", description="a local copy; empty = found under data.root, or built in")
+    role: Literal["train", "replay"] = Field("train", description="replay = general-domain text")
+    limit: Count = Field(0, description="records to read at most; 0 = all")
+    weight: float = Field(0.0, ge=0, description="share of the mix; 0 = min(n, cap)^tau")
+    heldout: Count = Field(0, description="documents kept out of training for bits/byte")
+    fold: int = Field(0, ge=0, le=9, description="PubMedQA: the dev fold left out of training")
+
+
+class Data(_Strict):
+    """Where the data of each stage comes from and what is taken out of it."""
+
+    root: str = Field("", description="folder that holds the local copies of published sources")
+    quarantine: tuple[str, ...] = Field(("pubmedqa",), description="benchmarks whose items leave")
+    min_chars: Count = Field(80, description="shorter documents are dropped (reason: too_short)")
+    max_chars: Positive = Field(
+        40_000, description="longer documents are cut into parts, none lost"
+    )
+    replay_share: Share = Field(0.1, description="share of stage-1 characters that is replay")
+    tau: float = Field(0.8, gt=0, le=1, description="mix exponent: p ~ min(n, cap)^tau")
+    cap: Positive = Field(200_000, description="mix cap")
+    knowledge: tuple[Source, ...] = ()
+    instruct: tuple[Source, ...] = ()
+    adapt: tuple[Source, ...] = ()
+
+
+class Lora(_Strict):
+    """LoRA as in peft; used when method = "lora"."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class Stage(_Strict):
+    """Settings of one training stage. One class for the three: the loop is one."""
+
+    enabled: bool = True
+    method: Literal["full", "lora"] = "full"
+    epochs: float = Field(1.0, gt=0, description="passes over the data")
+    max_tokens: Count = Field(0, description="stop after so many tokens; 0 = no cap")
+    sequence_length: int = Field(
+        512, ge=16, description="tokens a row; longer items are split or dropped, counted"
+    )
+    rows_per_step: Positive = Field(8, description="rows behind one optimiser step")
+    micro_rows: Positive = Field(1, description="rows in memory at once")
+    learning_rate: float = Field(1e-4, gt=0, lt=1)
+    warmup_share: Share = 0.05
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_share: Share = Field(0.1, description="last learning rate as a share of the peak")
+    weight_decay: float = Field(0.1, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = Field(1.0, gt=0, description="gradient-norm clip")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="compute; masters are fp32"
+    )
+    checkpoint_every: Positive = Field(50, description="optimiser steps between checkpoints")
+    lora: Lora = Lora()
+
+
+class Evaluate(_Strict):
+    """The benchmark at the end of every stage."""
+
+    task: str = "pubmedqa"
+    data: str = Field("", description="folder of the benchmark; empty = data.root")
+    points: tuple[PointName, ...] = ("base", "knowledge", "instruct", "adapt")
+    strategies: tuple[str, ...] = ("direct",)
+    protocol: Literal["reasoning-required", "question-only", "reasoning-free"] = (
+        "reasoning-required"
+    )
+    limit: Count = Field(0, description="questions; 0 = all of the split")
+    voc_limit: Count = Field(0, description="questions for voc strategies; 0 = all")
+    batch_tokens: Positive = Field(4096, description="tokens scored in one forward pass")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Run(_Strict):
+    """A whole recipe."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = Field(2312, ge=0)
+    output: str = Field("", description="run folder; empty = runs/<name>")
+    threads: Count = Field(0, description="CPU threads; 0 = all cores")
+    base: Base = Base()
+    data: Data
+    knowledge: Stage = Stage()
+    instruct: Stage = Stage()
+    adapt: Stage = Stage(method="lora", learning_rate=5e-4, schedule="linear", weight_decay=0.0)
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapt_defaults(cls, values: Any) -> Any:
+        """Keys given under [adapt] change the adapt defaults, not the general stage defaults."""
+        if isinstance(values, dict) and isinstance(values.get("adapt"), dict):
+            values = {**values, "adapt": {**ADAPT_DEFAULTS, **values["adapt"]}}
+        return values
+
+    def stage(self, name: StageName) -> Stage:
+        return {"knowledge": self.knowledge, "instruct": self.instruct, "adapt": self.adapt}[name]
+
+    def sources(self, name: StageName) -> tuple[Source, ...]:
+        d = self.data
+        return {"knowledge": d.knowledge, "instruct": d.instruct, "adapt": d.adapt}[name]
+
+    def folder(self) -> Path:
+        return Path(self.output or f"runs/{self.name}")
+
+    def stages(self) -> tuple[StageName, ...]:
+        return tuple(name for name in STAGES if self.stage(name).enabled)
+
+    def hash(self) -> str:
+        return digest(self.model_dump(mode="json"))
+
+
+ADAPT_DEFAULTS: dict[str, Any] = {
+    "method": "lora",
+    "learning_rate": 5e-4,
+    "schedule": "linear",
+    "weight_decay": 0.0,
+}
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Run:
+    """Read and check a recipe; `overrides` are `section.key=value` (TOML values).
+
+    Raises UserError whose text holds one line a mistake, all of them.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        near = (
+            difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.toml")], n=1)
+            if path.parent.is_dir()
+            else []
+        )
+        raise UserError(
+            "no such recipe", where=str(path), nearest=near[0] if near else ""
+        ) from None
+    except IsADirectoryError:
+        return load(_only_recipe(path), overrides)
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 (byte {error.start})", where=str(path)) from None
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        where = f"{path}:{line.group(1)}" if line else str(path)
+        raise UserError(f"not valid TOML: {error}", where=where) from None
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Run.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(path, text, problem) for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _only_recipe(folder: Path) -> Path:
+    found = sorted(folder.glob("*.toml"))
+    if len(found) != 1:
+        raise UserError(
+            "a recipe file is expected",
+            where=str(folder),
+            allowed=", ".join(str(p) for p in found) or "no *.toml in this folder",
+        )
+    return found[0]
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    """Apply `a.b.c=value` in place; the value is read as TOML, else taken as a string."""
+    key, sign, raw = text.partition("=")
+    if not sign or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
+        raise UserError(f"--set {text!r} is not section.key=value", where="--set")
+    try:
+        value: Any = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    *parents, last = key.split(".")
+    target = values
+    for name in parents:
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {key}: {name} is not a section", where="--set")
+    target[last] = value
+
+
+def _explain(path: Path, text: str, problem: Mapping[str, Any]) -> str:
+    """One line for one pydantic error: file:line, dotted key, what, allowed, nearest name."""
+    location = tuple(problem["loc"])
+    dotted = ".".join(str(part) for part in location)
+    where = f"{path}:{_line_of(text, location)}"
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
+        return str(
+            UserError(
+                f"unknown key {dotted}",
+                where=where,
+                allowed=", ".join(valid),
+                nearest=near[0] if near else "",
+            )
+        )
+    if problem["type"] == "missing":
+        return f"{where}: key {dotted} is required"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    line = f"{where}: {dotted} = {problem['input']!r}: {message}"
+    expected = re.findall(r"'([^']+)'", message) if problem["type"] == "literal_error" else []
+    near = difflib.get_close_matches(str(problem["input"]), expected, n=1, cutoff=0.4)
+    return line + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _fields_at(location: Iterable[Any]) -> list[str]:
+    """Names of the settings that may stand at a place of the recipe."""
+    model: type[BaseModel] = Run
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        nested = [a for a in inner if issubclass(a, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return sorted(model.model_fields)
+
+
+def _line_of(text: str, location: tuple[Any, ...]) -> int:
+    """Line of a key in the TOML text; of its section when the key is absent; else 1."""
+    names = [str(part) for part in location if not isinstance(part, int)]
+    wanted = next((part for part in location if isinstance(part, int)), 0)
+    section: list[str] = []
+    seen: dict[str, int] = {}
+    best = 1
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]\]?", line)
+        if header:
+            section = header.group(1).split(".")
+            if line.lstrip().startswith("[["):
+                seen[header.group(1)] = seen.get(header.group(1), -1) + 1
+            if section == names[: len(section)] and seen.get(".".join(section), wanted) == wanted:
+                best = number
+            continue
+        key = re.match(r"\s*([\w.-]+)\s*=", line)
+        here = seen.get(".".join(section), wanted) == wanted
+        if key and here and section + key.group(1).split(".") == names:
+            return number
+    return best

@@ -1,0 +1,1 @@
+"""Examples -> checkpoints: what is learned, in what order. One loop serves the three stages."""

@@ -1,0 +1,166 @@
+"""Run one stage: open its input model, feed it, train, save what the next stage starts from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medexpert import manifest
+from medexpert.model import base, checkpoint
+from medexpert.model.adapters import ADAPTERS
+from medexpert.prompt.template import ChatFormat
+from medexpert.recipe import Run, Stage, StageName
+from medexpert.records import UserError
+from medexpert.train import adapt, instruct, knowledge
+from medexpert.train.batches import Account, Encode, Piece, Plan
+from medexpert.train.loop import Outcome, train
+
+Say = Callable[[str], None]
+
+
+def run_stage(
+    recipe: Run, name: StageName, *, parent: Path, data: Path, folder: Path, key: str, say: Say
+) -> dict[str, Any]:
+    """Train stage `name` from model folder `parent` on JSONL `data`; results under `folder`.
+
+    Writes `folder/model` (a plain Hugging Face folder), `folder/adapter` (peft, when LoRA is used),
+    `folder/log.jsonl`, and `folder/manifest.json` last; its checkpoints are then removed.
+    Returns the manifest.
+    """
+    settings = recipe.stage(name)
+    set_threads(recipe.threads)
+    model, tokenizer = base.load(parent, dtype=torch.float32)
+    account = Account()
+    pieces = stage_pieces(name, data, tokenizer, settings, account)
+    plan = Plan(
+        pieces,
+        capacity=settings.sequence_length,
+        epochs=settings.epochs,
+        max_tokens=settings.max_tokens,
+        rows_per_step=settings.rows_per_step,
+        seed=recipe.seed,
+        shuffle=name != "knowledge",
+    )
+    _announce(name, plan, account, say)
+    if settings.method != "full":
+        model = ADAPTERS[settings.method](model, settings.lora, recipe.seed)
+    outcome = train(
+        model,
+        plan,
+        settings,
+        name=name,
+        folder=folder,
+        key=key,
+        seed=recipe.seed,
+        pad=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
+        vocabulary=model.config.vocab_size,
+        say=say,
+    )
+    facts = _facts(recipe, name, parent, data, plan, account, outcome)
+    return _save(model, tokenizer, folder, key, facts, settings)
+
+
+def set_threads(threads: int) -> None:
+    """CPU threads of torch; 0 keeps its default (all cores)."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def stage_pieces(
+    name: StageName, data: Path, tokenizer: Any, settings: Stage, account: Account
+) -> list[Piece]:
+    """The stage's data as token pieces. Raises UserError when the tokenizer has no end of text."""
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise UserError("its tokenizer has no end-of-text token", where=str(data))
+    encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    length = settings.sequence_length
+    if name == "knowledge":
+        return knowledge.pieces(data, encode, eos, length, account)
+    chat = ChatFormat(*base.chat_format(tokenizer))
+    room = {"instruct": instruct.pieces, "adapt": adapt.pieces}[name]
+    return room(data, encode, chat, length, account)
+
+
+def _announce(name: str, plan: Plan, account: Account, say: Say) -> None:
+    lost = ", ".join(f"{n} {why}" for why, n in account.dropped.items())
+    say(
+        f"{name}: {account.items} items ({account.split_items} split"
+        f"{', dropped: ' + lost if lost else ''}), {plan.tokens} tokens in {len(plan.rows)} rows, "
+        f"{plan.steps} steps"
+    )
+
+
+def _facts(
+    recipe: Run,
+    name: StageName,
+    parent: Path,
+    data: Path,
+    plan: Plan,
+    account: Account,
+    outcome: Outcome,
+) -> dict[str, Any]:
+    return {
+        "stage": name,
+        "recipe": recipe.hash(),
+        "seed": recipe.seed,
+        "settings": recipe.stage(name).model_dump(mode="json"),
+        "parent": str(parent),
+        "parent_digest": parent_digest(parent),
+        "data_sha256": manifest.sha256_file(data),
+        "steps": outcome.steps,
+        "rows": len(plan.rows),
+        **{k: v for k, v in asdict(outcome.progress).items() if k != "step"},
+        "first_loss": outcome.first_loss,
+        "last_loss": outcome.last_loss,
+        "head": outcome.head,
+        "threads": torch.get_num_threads(),
+        **account.facts(),
+    }
+
+
+def parent_digest(parent: Path) -> str:
+    """Digest of a model folder: of its manifest where it has one, else of its weights."""
+    if (parent / manifest.MANIFEST).is_file():
+        return manifest.output_digest(parent)
+    weights = sorted(parent.glob("*.safetensors"))
+    return manifest.digest_files(weights)
+
+
+def _save(
+    model: Any, tokenizer: Any, folder: Path, key: str, facts: dict[str, Any], settings: Stage
+) -> dict[str, Any]:
+    lineage = {
+        k: facts[k]
+        for k in (
+            "stage",
+            "recipe",
+            "parent",
+            "parent_digest",
+            "data_sha256",
+            "steps",
+            "tokens",
+            "seed",
+        )
+    }
+    if settings.method != "full":
+        checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
+        model = checkpoint.merge_lora(model)
+    checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
+    files = [
+        p
+        for p in (
+            folder / "model" / manifest.MANIFEST,
+            folder / "adapter" / manifest.MANIFEST,
+            folder / "log.jsonl",
+        )
+        if p.is_file()
+    ]
+    entry = manifest.write_manifest(folder, key=key, files=files, facts=facts)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return entry
