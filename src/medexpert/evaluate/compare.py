@@ -1,4 +1,4 @@
-"""Two results on the same questions: exact McNemar and paired bootstrap, or a refusal that says why.
+"""Two results on the same questions: exact McNemar and paired bootstrap, or a refusal with its why.
 
 Unlike task, version, split, protocol or item set never give a number: a difference between two
 different sets of questions is not a difference between two systems.
@@ -7,13 +7,14 @@ different sets of questions is not a difference between two systems.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
 from medexpert.evaluate import metrics, statistics
-from medexpert.evaluate.run import RESULT, read_predictions
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.statistics import Interval, McNemar
 from medexpert.records import Prediction, UserError
 
@@ -45,8 +46,22 @@ class Comparison:
         """The same as a share of the items."""
         return None if self.minimum_net_gain is None else self.minimum_net_gain / self.n
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, with what is computed from the fields."""
+        return {
+            **asdict(self),
+            "discordant": self.mcnemar.discordant,
+            "p": self.mcnemar.p,
+            "minimum_detectable_difference": self.minimum_detectable_difference,
+        }
 
-def compare(first: Path, second: Path, *, seed: int = 0) -> Comparison:
+
+def compare(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
+    """:func:`comparison` as a dict that can be printed as JSON."""
+    return comparison(first, second, seed=seed).to_dict()
+
+
+def comparison(first: Path, second: Path, *, seed: int = 0) -> Comparison:
     """Compare two finished evaluation folders.
 
     Raises UserError when one is not finished or altered, or when task, version, split, protocol,

@@ -42,7 +42,9 @@ def bits_per_byte(
 
     def flush() -> None:
         nonlocal done
-        for document, score in zip(batch, engine.text_logprobs([d.text for d in batch]), strict=True):
+        for document, score in zip(
+            batch, engine.text_logprobs([d.text for d in batch]), strict=True
+        ):
             # A one-token text has nothing to predict: no bytes were scored.
             if score.bytes > 0:
                 scores[document.source].append(score)

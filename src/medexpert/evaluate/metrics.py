@@ -18,7 +18,7 @@ from medexpert.records import UserError
 
 Floats = NDArray[np.float64]
 SMALLEST = float(np.finfo(np.float64).eps)
-"""Probabilities are raised to this before a logarithm (2.2e-16), so that one zero is not infinity."""
+"""Probabilities are raised to this (2.2e-16) before a logarithm: one zero must not be infinity."""
 
 
 def accuracy(truth: Sequence[str], preds: Sequence[str]) -> float:
@@ -70,7 +70,7 @@ def macro_f1(truth: Sequence[str], preds: Sequence[str]) -> float:
 
 
 def macro_f1_over(choices: Sequence[str], truth: Sequence[str], preds: Sequence[str]) -> float:
-    """As :func:`macro_f1`, averaged only over `choices` that occur: NO_ANSWER is a miss, no class."""
+    """As :func:`macro_f1`, but only over `choices` that occur: NO_ANSWER is a miss, no class."""
     scores = [v["f1"] for label, v in per_class(truth, preds).items() if label in choices]
     return sum(scores) / len(scores) if scores else 0.0
 
@@ -92,13 +92,17 @@ def majority_baseline(truth: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def reliability_equal_mass(confidence: Floats, correct: Floats, bins: int = 10) -> list[dict[str, Any]]:
+def reliability_equal_mass(
+    confidence: Floats, correct: Floats, bins: int = 10
+) -> list[dict[str, Any]]:
     """Bins of (nearly) equal counts along rising confidence; equal values keep their item order.
 
-    Each bin: {low, high, n, confidence, accuracy}, the last two being means. Empty bins are left out.
+    Each bin: {low, high, n, confidence, accuracy}, the last two being means; no empty bins.
     """
     order = np.argsort(confidence, kind="stable")
-    return [_bin(confidence[part], correct[part]) for part in np.array_split(order, bins) if part.size]
+    return [
+        _bin(confidence[part], correct[part]) for part in np.array_split(order, bins) if part.size
+    ]
 
 
 def reliability_equal_width(
@@ -119,7 +123,7 @@ def expected_calibration_error(bins: Sequence[Mapping[str, Any]]) -> float:
 
 
 def classwise_ece(probabilities: Floats, gold: NDArray[np.int64], bins: int = 15) -> float:
-    """Mean over the K classes of the equal-width ECE of p_k against [gold = k] (Kull et al. 2019)."""
+    """Mean over the K classes of the equal-width ECE of p_k against [gold = k] (Kull 2019)."""
     errors = [
         expected_calibration_error(
             reliability_equal_width(probabilities[:, k], (gold == k).astype(np.float64), bins)
@@ -130,7 +134,7 @@ def classwise_ece(probabilities: Floats, gold: NDArray[np.int64], bins: int = 15
 
 
 def brier(probabilities: Floats, gold: NDArray[np.int64]) -> float:
-    """(1/N) sum_i sum_k (p_ik - [gold_i = k])^2, between 0 and 2 (Brier 1950, the original form)."""
+    """(1/N) sum_i sum_k (p_ik - [gold_i = k])^2, between 0 and 2 (the form of Brier 1950)."""
     target = np.eye(probabilities.shape[1])[gold]
     return float(np.mean(np.sum((probabilities - target) ** 2, axis=1)))
 

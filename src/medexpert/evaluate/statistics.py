@@ -33,7 +33,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Exact McNemar test: `gained` items only the second system got right, `lost` only the first."""
+    """Exact McNemar test; items only the second (`gained`) or the first (`lost`) got right."""
 
     gained: int
     lost: int
@@ -108,7 +108,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def bootstrap_macro_f1(
     truth: Sequence[str], preds: Sequence[str], *, seed: int, resamples: int = RESAMPLES
 ) -> Interval:
-    """Percentile interval of macro-F1 over resampled questions (labels as in `metrics.macro_f1`)."""
+    """Percentile interval of macro-F1 over resampled questions; labels as in `metrics.macro_f1`."""
     cells = Counter(zip(truth, preds, strict=True))
     score = _macro_f1_of_counts(list(cells))
     return _percentile(score(_resample(list(cells.values()), seed, resamples)))
@@ -139,14 +139,18 @@ def paired_bootstrap(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> PairedIntervals:
-    """Percentile intervals of the differences (second - first); questions are resampled in pairs."""
+    """Percentile intervals of the differences (second - first) over resampled questions."""
     cells = Counter(zip(truth, first, second, strict=True))
     counts = _resample(list(cells.values()), seed, resamples)
     before = [(t, a) for t, a, _ in cells]
     after = [(t, b) for t, _, b in cells]
     return PairedIntervals(
-        accuracy=_percentile(_accuracy_of_counts(after)(counts) - _accuracy_of_counts(before)(counts)),
-        macro_f1=_percentile(_macro_f1_of_counts(after)(counts) - _macro_f1_of_counts(before)(counts)),
+        accuracy=_percentile(
+            _accuracy_of_counts(after)(counts) - _accuracy_of_counts(before)(counts)
+        ),
+        macro_f1=_percentile(
+            _macro_f1_of_counts(after)(counts) - _macro_f1_of_counts(before)(counts)
+        ),
     )
 
 
@@ -191,4 +195,6 @@ def _macro_f1_of_counts(cells: Sequence[tuple[str, str]]) -> Callable[[Counts], 
 
 def _percentile(values: Floats, level: float = 0.95) -> Interval:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), f"bootstrap percentile, {len(values)} resamples", level)
+    return Interval(
+        float(low), float(high), f"bootstrap percentile, {len(values)} resamples", level
+    )

@@ -33,6 +33,7 @@ def run_stage(
     Returns the manifest.
     """
     settings = recipe.stage(name)
+    (folder / manifest.MANIFEST).unlink(missing_ok=True)
     set_threads(recipe.threads)
     model, tokenizer = base.load(parent, dtype=torch.float32)
     account = Account()
@@ -153,13 +154,9 @@ def _save(
         model = checkpoint.merge_lora(model)
     checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
     files = [
-        p
-        for p in (
-            folder / "model" / manifest.MANIFEST,
-            folder / "adapter" / manifest.MANIFEST,
-            folder / "log.jsonl",
-        )
-        if p.is_file()
+        path
+        for part in ("model", "adapter", "log.jsonl")
+        for path in ([folder / part] if (folder / part).is_file() else (folder / part).glob("*"))
     ]
     entry = manifest.write_manifest(folder, key=key, files=files, facts=facts)
     shutil.rmtree(folder / "state", ignore_errors=True)

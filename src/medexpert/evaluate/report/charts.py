@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 INK, MUTED, GRID, PAPER = "#010203", "#020304", "#030405", "#040506"
 SERIES = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
@@ -17,6 +18,22 @@ _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
 }
 WIDTH = 9.0
 """Inches of a full-width chart: 648 pt."""
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def _styled(draw: Callable[Arguments, str]) -> Callable[Arguments, str]:
+    """Draw under our settings and leave matplotlib's own as they were."""
+
+    @wraps(draw)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
+        import matplotlib as mpl
+
+        with mpl.rc_context(_settings()):
+            return draw(*args, **kwargs)
+
+    return wrapped
 
 
 @dataclass(frozen=True)
@@ -28,13 +45,14 @@ class Dot:
     high: float
 
 
+@_styled
 def stage_chart(
     points: Sequence[str],
     series: Mapping[str, Sequence[Dot | None]],
     majority: float | None,
     unit: str = "accuracy, %",
 ) -> str:
-    """Value with interval at each point of the run, one colour a series, majority as dashed line."""
+    """Value with interval at each point of the run, one colour a series; majority dashed."""
     figure = _figure(3.4)
     axes = figure.subplots()
     width = 0.12
@@ -47,18 +65,37 @@ def stage_chart(
         above = [dot.high - dot.value for _, dot in known]
         axes.plot(xs, ys, color=colour, linewidth=1, alpha=0.45)
         axes.errorbar(
-            xs, ys, yerr=[below, above], fmt="o", color=colour, ecolor=colour, elinewidth=1.6,
-            capsize=3, markersize=6, label=name,
+            xs,
+            ys,
+            yerr=[below, above],
+            fmt="o",
+            color=colour,
+            ecolor=colour,
+            elinewidth=1.6,
+            capsize=3,
+            markersize=6,
+            label=name,
         )
         for x, y in zip(xs, ys, strict=True):
             axes.annotate(
-                f"{y:.1f}", (x, y), xytext=(7, 4), textcoords="offset points", fontsize=9, color=colour
+                f"{y:.1f}",
+                (x, y),
+                xytext=(7, 4),
+                textcoords="offset points",
+                fontsize=9,
+                color=colour,
             )
     if majority is not None:
         axes.axhline(majority, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
-            f"majority label {majority:.1f}", (1, majority), xycoords=("axes fraction", "data"),
-            xytext=(-2, 4), textcoords="offset points", ha="right", fontsize=8.5, color=MUTED,
+            f"majority label {majority:.1f}",
+            (1, majority),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8.5,
+            color=MUTED,
         )
     axes.set_xticks(range(len(points)), list(points), fontsize=10)
     axes.set_xlim(-0.5, len(points) - 0.5)
@@ -69,6 +106,7 @@ def stage_chart(
     return _svg(figure)
 
 
+@_styled
 def loss_chart(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Small multiples, one a stage: loss (thin) with its running mean, learning rate below."""
     figure = _figure(3.3)
@@ -95,16 +133,18 @@ def loss_chart(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return _svg(figure)
 
 
+@_styled
 def confusion_chart(
     cells: Mapping[tuple[str, str], Mapping[str, Mapping[str, int]]],
     rows: Sequence[str],
     columns: Sequence[str],
     labels: Sequence[str],
 ) -> str:
-    """Small multiples (strategy down, point across): counts, tinted by the share of the gold row."""
+    """Small multiples (strategy down, point across): counts, tinted by share of the gold row."""
     from matplotlib.patches import Rectangle
 
-    answers = [*labels, *sorted({p for m in cells.values() for r in m.values() for p in r} - {*labels})]
+    given = {p for matrix in cells.values() for row in matrix.values() for p in row}
+    answers = [*labels, *sorted(given - {*labels})]
     figure = _figure(0.55 + 2.15 * len(rows))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for i, row in enumerate(rows):
@@ -122,7 +162,11 @@ def confusion_chart(
                     colour = SERIES[2] if gold == answers[x] else SERIES[1]
                     axes.add_patch(
                         Rectangle(
-                            (x - 0.48, y - 0.46), 0.96, 0.92, facecolor=colour, alpha=0.06 + 0.6 * share,
+                            (x - 0.48, y - 0.46),
+                            0.96,
+                            0.92,
+                            facecolor=colour,
+                            alpha=0.06 + 0.6 * share,
                             linewidth=0,
                         )
                     )
@@ -141,6 +185,7 @@ def confusion_chart(
     return _svg(figure)
 
 
+@_styled
 def reliability_chart(
     bins: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
     rows: Sequence[str],
@@ -174,6 +219,7 @@ def reliability_chart(
     return _svg(figure)
 
 
+@_styled
 def forgetting_chart(
     points: Sequence[str], changes: Mapping[str, Sequence[float | None]], dashed: frozenset[str]
 ) -> str:
@@ -184,8 +230,13 @@ def forgetting_chart(
     for index, (source, values) in enumerate(changes.items()):
         known = [(x, y) for x, y in enumerate(values) if y is not None]
         axes.plot(
-            [x for x, _ in known], [y for _, y in known], marker="o", markersize=4.5, linewidth=1.6,
-            color=SERIES[index % len(SERIES)], label=source,
+            [x for x, _ in known],
+            [y for _, y in known],
+            marker="o",
+            markersize=4.5,
+            linewidth=1.6,
+            color=SERIES[index % len(SERIES)],
+            label=source,
             linestyle=(0, (4, 2)) if source in dashed else "-",
         )
     axes.set_xticks(range(len(points)), list(points), fontsize=10)
@@ -215,12 +266,18 @@ def _short(answer: str) -> str:
 
 def _legend(axes: Any, ncols: int) -> None:
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=ncols, frameon=False, fontsize=9.5,
-        labelcolor=INK, borderaxespad=0.1, handlelength=1.8,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=ncols,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+        borderaxespad=0.1,
+        handlelength=1.8,
     )
 
 
-def _settings() -> dict[str, Any]:
+def _settings() -> Any:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "medexpert",
@@ -246,22 +303,17 @@ def _settings() -> dict[str, Any]:
 
 def _figure(height: float) -> Any:
     """A figure outside pyplot, so that nothing global is touched; sizes in inches."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update(_settings())
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def _svg(figure: Any) -> str:
     """The drawing as an <svg> element that takes colours and fonts from the page."""
-    import matplotlib as mpl
-
     buffer = io.StringIO()
-    with mpl.rc_context(_settings()):
-        figure.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
-from medexpert.evaluate.run import EXAMPLES, RESULT, read_predictions
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.run import EXAMPLES, RESULT
 from medexpert.records import Prediction, UserError, digest
 
 POINTS = ("base", "knowledge", "instruct", "adapt")
@@ -97,7 +98,9 @@ def examples(result: Result) -> list[tuple[Mapping[str, Any], Prediction]]:
     if not path.is_file():
         return []
     answers = {p.id: p for p in read_predictions(result.folder)}
-    return [(item, answers[item["id"]]) for item in manifest.read_json(path) if item["id"] in answers]
+    return [
+        (item, answers[item["id"]]) for item in manifest.read_json(path) if item["id"] in answers
+    ]
 
 
 def _recipe(folder: Path, missing: list[str]) -> tuple[Mapping[str, Any], str]:
@@ -147,9 +150,7 @@ def _results(folder: Path, recipe: Mapping[str, Any], missing: list[str]) -> lis
     wanted = recipe.get("evaluate", {})
     expected = [(p, s) for p in wanted.get("points", ()) for s in wanted.get("strategies", ())]
     present = [
-        (path.parent.name, path.name)
-        for path in (folder / "evaluate").glob("*/*")
-        if path.is_dir()
+        (path.parent.name, path.name) for path in (folder / "evaluate").glob("*/*") if path.is_dir()
     ]
     order = sorted(
         {*expected, *present}, key=lambda pair: (point_order(pair[0]), strategy_order(pair[1]))
@@ -168,4 +169,5 @@ def _results(folder: Path, recipe: Mapping[str, Any], missing: list[str]) -> lis
 def _heldout(folder: Path) -> dict[str, Mapping[str, Mapping[str, Any]]]:
     paths = (folder / "evaluate").glob("*/heldout.json")
     found = {path.parent.name: manifest.read_json(path) for path in paths}
-    return {point: found[point] for point in sorted(found, key=point_order)}
+    # An empty file says that the recipe held nothing out.
+    return {point: found[point] for point in sorted(found, key=point_order) if found[point]}

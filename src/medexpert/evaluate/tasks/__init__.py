@@ -1,4 +1,4 @@
-"""The benchmarks, by exact name. To add one: a file here that makes a `Task`, and a line in TASKS."""
+"""The benchmarks, by exact name. To add one: a file here that makes a `Task`, a line in TASKS."""
 
 from __future__ import annotations
 

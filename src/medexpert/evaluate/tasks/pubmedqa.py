@@ -37,6 +37,6 @@ TASK = Task(
     official=True,
     note="PubMedQA PQA-L, yes/no/maybe from question and abstract without its conclusion",
     withheld=(
-        ("reasoning-free", "it shows the conclusion, and the test reader withholds that on purpose"),
+        ("reasoning-free", "it shows the conclusion, which the reader withholds from test items"),
     ),
 )

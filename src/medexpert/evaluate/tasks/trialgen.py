@@ -31,7 +31,7 @@ def load(root: Path, split: str) -> list[Question]:
             contexts=tuple(item.contexts),
             context_labels=tuple(item.labels),
         )
-        for item in generate(N, seed=SEED, split=split)
+        for item in generate(N, seed=SEED, split="test")
     ]
 
 

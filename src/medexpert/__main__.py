@@ -1,0 +1,309 @@
+"""The door: `medexpert VERB ...`. A room is imported when its verb is called, not before.
+
+A UserError becomes one line on standard error and exit code 2; Ctrl-C becomes one line and 130.
+Progress goes to standard error, results to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from medexpert import __version__
+from medexpert.records import UserError, unknown_name
+
+app = typer.Typer(
+    name="medexpert",
+    help="Turn a general open LLM into a medical expert in three stages, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build and look at data.")
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Base models.")
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+
+RecipeArg = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="a recipe file (.toml) or folder")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override a setting, for example "
+                 "--set adapt.learning_rate=1e-4 (repeatable)"),
+]  # fmt: skip
+_STARTED = time.monotonic()
+
+
+def say(line: str) -> None:
+    """One progress line on standard error, with the minutes and seconds since the start."""
+    minutes, seconds = divmod(int(time.monotonic() - _STARTED), 60)
+    print(f"[{minutes:3d}:{seconds:02d}] {line}", file=sys.stderr, flush=True)
+
+
+def _pipeline(recipe: Path, overrides: list[str] | None) -> Any:
+    from medexpert.pipeline import Pipeline
+    from medexpert.recipe import load
+
+    return Pipeline(load(recipe, overrides or ()), say)
+
+
+@app.command()
+def run(recipe: RecipeArg, overrides: SetOption = None) -> None:
+    """Do every step of a recipe that is not complete: data, three stages, evaluation, report.
+
+    A second run skips what is complete and unchanged and continues what was interrupted.
+
+    Example: medexpert run recipes/demo
+    """
+    pipeline = _pipeline(recipe, overrides)
+    pipeline.run(pipeline.steps())
+    _show_report(pipeline.root)
+
+
+@app.command()
+def check(recipe: RecipeArg, overrides: SetOption = None) -> None:
+    """Validate everything before spending anything: recipe, data, disk, memory, tokens, hours.
+
+    Example: medexpert check recipes/pubmedqa/smollm2-135m-cpu.toml
+    """
+    from medexpert.check import check as inspect
+    from medexpert.recipe import load
+
+    print(inspect(load(recipe, overrides or ()), say))
+
+
+@data_app.command("build")
+def data_build(recipe: RecipeArg, overrides: SetOption = None) -> None:
+    """Build the training data of a recipe (`medexpert data RECIPE` does the same).
+
+    Example: medexpert data recipes/demo
+    """
+    pipeline = _pipeline(recipe, overrides)
+    pipeline.run([pipeline.data_step()])
+    print(pipeline.root / "data" / "card.md")
+
+
+@data_app.command("sources")
+def data_sources(
+    search: Annotated[str, typer.Argument(help="part of a name, licence or stage")] = "",
+) -> None:
+    """List the catalogue of sources.
+
+    Example: medexpert data sources pubmed
+    """
+    from medexpert.data.catalogue import SOURCES
+
+    rows = [
+        (e.name, e.stage, e.lang, e.licence) for e in SOURCES.values()
+        if search.lower() in " ".join((e.name, e.stage, e.lang, e.licence)).lower()
+    ]  # fmt: skip
+    if not rows:
+        raise unknown_name("source", search, SOURCES)
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join(c.ljust(w) for c, w in zip(row, [*widths, 0], strict=True)).rstrip())
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="knowledge, instruct or adapt")],
+    recipe: RecipeArg,
+    overrides: SetOption = None,
+) -> None:
+    """Train one stage of a recipe; its data and the stage before it must be there.
+
+    Example: medexpert train knowledge recipes/demo
+    """
+    from medexpert.recipe import STAGES
+
+    pipeline = _pipeline(recipe, overrides)
+    if stage not in STAGES:
+        raise unknown_name("stage", stage, STAGES)
+    if stage not in pipeline.recipe.stages():
+        raise UserError(f"stage {stage} is switched off in this recipe", where=str(recipe))
+    pipeline.run([pipeline.stage_step(stage)])
+    print(pipeline.root / stage / "model")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="model folder, catalogue name, hub id or .gguf")],
+    out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
+    task: Annotated[str, typer.Option(help="benchmark")] = "pubmedqa",
+    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
+    strategy: Annotated[str, typer.Option(help="direct, voc or voc-likelihood")] = "direct",
+    protocol: Annotated[str, typer.Option(help="what the model may read")] = "reasoning-required",
+    limit: Annotated[int, typer.Option(help="first N questions of the split; 0 = all")] = 0,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    batch_tokens: Annotated[int, typer.Option(help="tokens in one forward pass")] = 4096,
+    seed: Annotated[int, typer.Option(help="for sampling and the bootstrap")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores")] = 0,
+) -> None:
+    """Measure a model on a benchmark; resumable, every answer is on disk as it comes.
+
+    Example: medexpert evaluate --model runs/demo/adapt/model --task pubmedqa --data DIR
+    --strategy direct --limit 50 --out results/mine
+    """
+    from medexpert.verbs import evaluate_model
+
+    result = evaluate_model(
+        model, task=task, data=data, strategy=strategy, protocol=protocol, limit=limit, out=out,
+        dtype=dtype, batch_tokens=batch_tokens, seed=seed, threads=threads, say=say,
+    )  # fmt: skip
+    interval = result["accuracy_interval"]
+    print(
+        f"{task} {protocol} {strategy}: accuracy {100 * result['accuracy']:.1f} % "
+        f"({100 * interval['low']:.1f} to {100 * interval['high']:.1f}, "
+        f"{interval['method']} 95 %), "
+        f"macro-F1 {100 * result['macro_f1']:.1f}, n = {result['n']}, "
+        f"unparsed {result['unparsed']}\n{out / 'result.json'}"
+    )
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="an evaluation folder")],
+    second: Annotated[Path, typer.Argument(help="another, of the same task and protocol")],
+) -> None:
+    """Compare two evaluations of the same questions: exact McNemar and paired bootstrap.
+
+    Example: medexpert compare runs/demo/evaluate/base/direct runs/demo/evaluate/adapt/direct
+    """
+    import json
+
+    from medexpert.evaluate.compare import compare as compare_folders
+
+    print(json.dumps(compare_folders(first, second), indent=2))
+
+
+@app.command()
+def report(recipe: RecipeArg, overrides: SetOption = None) -> None:
+    """Write the report of a run from what is on disk (Markdown and one HTML file).
+
+    Example: medexpert report recipes/demo
+    """
+    pipeline = _pipeline(recipe, overrides)
+    pipeline.run([pipeline.report_step()])
+    _show_report(pipeline.root)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="the question, in quotes")],
+    model: Annotated[
+        str, typer.Option(help="model folder, catalogue name, hub id or .gguf")
+    ] = "smollm2-135m-instruct",
+    context: Annotated[str, typer.Option(help="text to read, or @FILE")] = "",
+    choices: Annotated[str, typer.Option(help="comma-separated choices")] = "yes,no,maybe",
+    strategy: Annotated[str, typer.Option(help="voc, voc-likelihood or direct")] = "voc",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Answer one question, with the reasons for and against each choice. Not medical advice.
+
+    Example: medexpert ask "Does aspirin lower the risk of a second heart attack?"
+    """
+    from medexpert.verbs import ask_model
+
+    print(
+        ask_model(
+            question,
+            model=model,
+            context=context,
+            choices=choices,
+            strategy=strategy,
+            dtype=dtype,
+            as_json=as_json,
+            say=say,
+        )
+    )
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the base models known by name, and which are on this machine.
+
+    Example: medexpert models list
+    """
+    from medexpert.verbs import model_listing
+
+    print(model_listing())
+
+
+@models_app.command("fetch")
+def models_fetch(
+    name: Annotated[str, typer.Argument(help="catalogue name, hub id, folder or .gguf")],
+    revision: Annotated[str, typer.Option(help="hub revision")] = "",
+) -> None:
+    """Fetch a base model, verify it, and print its folder.
+
+    Example: medexpert models fetch smollm2-135m-instruct
+    """
+    from medexpert.model.base import fetch
+
+    print(fetch(name, revision=revision, progress=say))
+
+
+@models_app.command("verify")
+def models_verify(
+    name: Annotated[str, typer.Argument(help="model folder, catalogue name, hub id or .gguf")],
+) -> None:
+    """Check a model's files against their checksums and print what it is.
+
+    Example: medexpert models verify runs/demo/adapt/model
+    """
+    import json
+
+    from medexpert.model.base import describe, fetch
+
+    print(json.dumps(describe(fetch(name, progress=say)), indent=2))
+
+
+def _show_report(root: Path) -> None:
+    from medexpert.evaluate.report import summary
+
+    print(summary(root))
+    print(root / "report" / "report.html")
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """`data RECIPE` is short for `data build RECIPE`."""
+    known = {command.name for command in data_app.registered_commands}
+    if len(given) > 1 and given[0] == "data" and given[1] not in known and given[1][0] != "-":
+        return ["data", "build", *given[1:]]
+    return given
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 2 bad input, 130 interrupted."""
+    given = _arguments(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given == ["--version"]:
+            print(f"medexpert {__version__}")
+            return 0
+        app(args=given, prog_name="medexpert", standalone_mode=False)
+    except UserError as error:
+        print(f"medexpert: {error}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort) as stopped:
+        why = str(stopped.__cause__ or stopped) or "stopped"
+        print(f"\nmedexpert: {why}; run the same command to continue", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"medexpert: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

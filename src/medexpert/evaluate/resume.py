@@ -1,0 +1,82 @@
+"""What an evaluation folder holds already, and how much of it may be kept.
+
+`run.json` beside predictions.jsonl says what the predictions belong to. Those of another key are
+discarded with a message; of the same key, whole lines that answer the questions in order are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medexpert import manifest
+from medexpert.records import Prediction, Question, UserError, from_mapping, to_json
+
+PREDICTIONS = "predictions.jsonl"
+HEADER = "run.json"
+Progress = Callable[[str], None]
+
+
+def read_predictions(folder: Path) -> list[Prediction]:
+    """Predictions of a finished evaluation. Raises UserError when a line is bad."""
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise UserError("no predictions here", where=str(path))
+    rows, fault = _read_lines(path)
+    if fault:
+        raise UserError(fault, where=f"{path}:{len(rows) + 1}")
+    return rows
+
+
+def resume(
+    out: Path, header: Mapping[str, Any], questions: Sequence[Question], progress: Progress
+) -> list[Prediction]:
+    """Predictions already on disk that belong to `header`; prepares the folder for the rest."""
+    with manifest.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        # A manifest of other work must not vouch for files that are about to change.
+        (out / manifest.MANIFEST).unlink(missing_ok=True)
+    path = out / PREDICTIONS
+    kept: list[Prediction] = []
+    old = manifest.read_json(out / HEADER) if (out / HEADER).is_file() else {}
+    if path.is_file():
+        different = [name for name in header if old.get(name) != header[name]]
+        if different:
+            progress(f"{path}: made for another {different[0]}; discarded, starting over")
+        else:
+            kept = _matching(path, questions, progress)
+    seconds = old.get("seconds", 0.0) if kept else 0.0
+    manifest.write_json(out / HEADER, {**header, "seconds": seconds})
+    manifest.write_text(path, "".join(to_json(row) + "\n" for row in kept))
+    if kept:
+        progress(f"{path}: {len(kept)} of {len(questions)} questions answered already, going on")
+    return kept
+
+
+def _matching(path: Path, questions: Sequence[Question], progress: Progress) -> list[Prediction]:
+    """The longest run of whole lines that answers the first questions in order."""
+    rows, fault = _read_lines(path)
+    kept: list[Prediction] = []
+    for row, question in zip(rows, questions, strict=False):
+        if (row.id, row.answer) != (question.id, question.answer):
+            fault = fault or f"expected question {question.id}, found {row.id}"
+            break
+        kept.append(row)
+    if fault:
+        progress(f"{path}:{len(kept) + 1}: {fault}; asked again from here")
+    return kept
+
+
+def _read_lines(path: Path) -> tuple[list[Prediction], str]:
+    """Whole, valid lines from the start of the file, and what ended them ('' = the file's end)."""
+    rows: list[Prediction] = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not raw.endswith(b"\n"):
+            return rows, "a torn last line"
+        try:
+            rows.append(from_mapping(Prediction, json.loads(raw), where=f"{path}:{number}"))
+        except (ValueError, UserError) as error:
+            return rows, f"not a prediction ({error})"
+    return rows, ""

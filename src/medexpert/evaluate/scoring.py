@@ -1,0 +1,72 @@
+"""Answers -> every number of result.json that follows from them alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from medexpert.evaluate import metrics, statistics
+from medexpert.records import NO_ANSWER, Prediction
+
+
+def score(
+    predictions: Sequence[Prediction], choices: Sequence[str], *, seed: int
+) -> dict[str, Any]:
+    """Every number of result.json that follows from the answers alone.
+
+    NO_ANSWER counts as wrong. `macro_f1` follows the official rule, under which it is a class of
+    its own with F1 0; `macro_f1_choices` averages over the choices only.
+    """
+    truth = [p.answer for p in predictions]
+    given = [p.choice for p in predictions]
+    correct = sum(p.correct for p in predictions)
+    unparsed = given.count(NO_ANSWER)
+    return {
+        "n": len(predictions),
+        "correct": correct,
+        "accuracy": metrics.accuracy(truth, given),
+        "accuracy_interval": asdict(statistics.wilson(correct, len(predictions))),
+        "accuracy_interval_bootstrap": asdict(
+            statistics.bootstrap_accuracy(truth, given, seed=seed)
+        ),
+        "macro_f1": metrics.macro_f1(truth, given),
+        "macro_f1_interval": asdict(statistics.bootstrap_macro_f1(truth, given, seed=seed)),
+        "macro_f1_choices": metrics.macro_f1_over(choices, truth, given),
+        "per_class": metrics.per_class(truth, given),
+        "histogram": metrics.histogram(given, choices),
+        "gold_histogram": metrics.histogram(truth, choices),
+        "confusion": metrics.confusion(truth, given),
+        "unparsed": unparsed,
+        "unparsed_rate": unparsed / len(predictions),
+        "calibration": _calibration(predictions, choices),
+        "majority_baseline": metrics.majority_baseline(truth),
+        "tokens": _tokens(predictions),
+    }
+
+
+def _calibration(
+    predictions: Sequence[Prediction], choices: Sequence[str]
+) -> dict[str, Any] | None:
+    """Calibration over the predictions that carry probabilities; None when none does."""
+    rows = [p for p in predictions if p.probabilities and p.answer in choices]
+    if not rows:
+        return None
+    matrix = np.array([[p.probabilities[c] for c in choices] for p in rows], dtype=np.float64)
+    gold = np.array([list(choices).index(p.answer) for p in rows], dtype=np.int64)
+    return metrics.calibration(matrix, gold)
+
+
+def _tokens(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """Sums of the token counts in the traces, by the names strategies give them."""
+    total: Counter[str] = Counter()
+    for prediction in predictions:
+        counts = prediction.trace.get("tokens", {})
+        if isinstance(counts, Mapping):
+            total.update({str(k): int(v) for k, v in counts.items() if isinstance(v, int | float)})
+        elif isinstance(counts, int | float):
+            total["total"] += int(counts)
+    return dict(sorted(total.items()))

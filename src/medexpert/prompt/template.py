@@ -1,0 +1,326 @@
+r"""The only renderer: what is trained on, evaluated and served is the same text.
+
+A template is a file `templates/<name>.<en|zh|any>.txt`: header lines (`version:`, `labels:`,
+`note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned.
+
+Names beginning with `chat.` are put into the model's chat format: the part before `[[learn]]` is
+the user's message, the part behind it the assistant's, learned together with the end-of-turn mark
+(but not the newline behind that). Every assistant turn of `chat.conversation` is learned. A model
+without a chat template (`ChatFormat.template == ""`) gets the plain format `PLAIN_CHAT`, that is
+"### Question", newline, text, blank line, "### Answer", newline, text, eos.
+
+All other names are plain text; the learned part ends with `ChatFormat.eos`. No BOS is written: who
+encodes plain text puts the tokenizer's own start tokens before it, in training as in scoring.
+
+Fields: chat.qa question, answer · chat.reasoning question, rationale, answer · chat.mcq_label
+question, options {letter: text}, answer_idx · chat.mcq_reason the same and explanation ·
+chat.conversation messages [{role, content}] · pubmedqa.lm_eval question, contexts, answer ·
+pubmedqa.question_only question, answer · pubmedqa.reasoning_free question, long_answer, answer ·
+direct.choices question, choices, evidence ("" = none), answer · voc.* see `voc.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from medexpert.records import UserError, unknown_name
+
+LEARN = "[[learn]]"
+MESSAGES = "[[messages]]"
+LANGUAGES = ("en", "zh")
+PLAIN_CHAT = (
+    "{% for message in messages %}"
+    "{{ {'user': '### Question', 'assistant': '### Answer', 'system': '### Instruction'}"
+    "[message['role']] + '\n' + message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### Answer\n' }}{% endif %}"
+)
+
+
+class ChatFormat(NamedTuple):
+    """A tokenizer's chat template (Jinja text, "" = none) and its start and end tokens as text."""
+
+    template: str
+    bos: str = ""
+    eos: str = ""
+
+
+class Segment(NamedTuple):
+    """A piece of text; `learn` marks what carries loss."""
+
+    text: str
+    learn: bool
+
+
+@dataclass(frozen=True)
+class Template:
+    """One template file, parsed. `labels` maps a choice to the word this language uses for it."""
+
+    name: str
+    lang: str
+    version: int
+    labels: Mapping[str, str]
+    given: str
+    learned: str
+    sha8: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}@{self.sha8}"
+
+    @property
+    def is_chat(self) -> bool:
+        return self.name.startswith("chat.")
+
+    def label(self, choice: str) -> str:
+        return self.labels.get(choice, choice)
+
+
+# -- public ------------------------------------------------------------------------------------
+
+
+def render(
+    template: str, fields: Mapping[str, Any], *, chat: ChatFormat, lang: str = "en"
+) -> list[Segment]:
+    """The training text of an example, in pieces; joined, they are the whole text.
+
+    Raises UserError: unknown template or language, a field that is missing or null, a chat
+    template that fails or does not keep earlier turns as they were.
+    """
+    found = lookup(template, lang)
+    if found.given == MESSAGES:
+        return _chat_segments(_messages(template, fields), chat)
+    values = _labelled(found, fields)
+    given = _fill(found, found.given, values)
+    learned = _fill(found, found.learned, values)
+    if not found.is_chat:
+        return [Segment(given, False), Segment(learned + chat.eos, True)]
+    turns = [{"role": "user", "content": given}, {"role": "assistant", "content": learned}]
+    return _chat_segments(turns, chat)
+
+
+def render_prompt(
+    template: str, fields: Mapping[str, Any], *, chat: ChatFormat, lang: str = "en"
+) -> str:
+    """The text a model is asked with: exactly what stands before the first learned segment.
+
+    For `chat.conversation` it is all messages and the opening of the next assistant turn.
+    """
+    found = lookup(template, lang)
+    if found.given == MESSAGES:
+        return render_chat(_messages(template, fields), chat, reply=True)
+    given = _fill(found, found.given, _labelled(found, fields))
+    if not found.is_chat:
+        return given
+    return render_chat([{"role": "user", "content": given}], chat, reply=True)
+
+
+def render_choices(template: str, choices: Sequence[str], *, lang: str = "en") -> list[str]:
+    """What is scored behind the prompt for each choice: the learned part of a plain template."""
+    found = lookup(template, lang)
+    return [_fill(found, found.learned, _labelled(found, {"answer": c})) for c in choices]
+
+
+def template_id(name: str, lang: str = "en") -> str:
+    """`name@sha8`, the first 8 hex digits of the file's SHA-256."""
+    return lookup(name, lang).id
+
+
+def names() -> list[str]:
+    """Names of all templates, sorted."""
+    return sorted({name for name, _ in _files()})
+
+
+@lru_cache(maxsize=256)
+def lookup(name: str, lang: str = "en") -> Template:
+    """The template in this language, or its language-free form. Raises UserError if unknown."""
+    files = _files()
+    if not any(known == name for known, _ in files):
+        raise unknown_name("template", name, names())
+    text = files.get((name, lang), files.get((name, "any")))
+    if text is None:
+        known_langs = ", ".join(sorted(at for known, at in files if known == name))
+        raise UserError(f"template {name!r} has no {lang!r} version", allowed=known_langs)
+    header, _, body = text.partition("\n---\n")
+    entries = dict(line.split(":", 1) for line in header.splitlines())
+    pairs = [p.split("=") for p in entries.get("labels", "").split(",") if p.strip()]
+    given, _, learned = body.removesuffix("\n").partition(LEARN)
+    return Template(
+        name=name, lang=lang, version=int(entries["version"]),
+        labels={key.strip(): value.strip() for key, value in pairs},
+        given=given, learned=learned, sha8=hashlib.sha256(text.encode()).hexdigest()[:8],
+    )
+
+
+@lru_cache(maxsize=1)
+def _files() -> dict[tuple[str, str], str]:
+    """(name, language) -> text of every template file shipped with the package."""
+    found = {}
+    for entry in resources.files(__package__).joinpath("templates").iterdir():
+        if entry.name.endswith(".txt"):
+            name, lang = entry.name.removesuffix(".txt").rsplit(".", 1)
+            found[name, lang] = entry.read_text(encoding="utf-8")
+    return found
+
+
+# -- filling -----------------------------------------------------------------------------------
+
+
+def _labelled(template: Template, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with the answer in the words of the template's language."""
+    values = dict(fields)
+    if isinstance(values.get("contexts"), str):
+        raise UserError(f"template {template.name!r}: 'contexts' is a text, not a list of texts")
+    if isinstance(values.get("answer"), str):
+        values["answer"] = template.label(values["answer"])
+    return values
+
+
+def _no_null(value: Any) -> Any:
+    if value is None:
+        raise UserError("a field is null")
+    return value
+
+
+_TEXT = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, finalize=_no_null, keep_trailing_newline=True,
+    autoescape=False,
+)
+
+
+@lru_cache(maxsize=256)
+def _compiled(source: str) -> jinja2.Template:
+    return _TEXT.from_string(source)
+
+
+def _fill(template: Template, source: str, fields: Mapping[str, Any]) -> str:
+    try:
+        return _compiled(source).render(fields)
+    except jinja2.UndefinedError as error:
+        raise UserError(f"template {template.name!r}: {error.message}") from None
+    except (UserError, TypeError, AttributeError) as error:
+        raise UserError(f"template {template.name!r}: {error}") from None
+
+
+# -- chat --------------------------------------------------------------------------------------
+
+
+def _messages(template: str, fields: Mapping[str, Any]) -> list[dict[str, str]]:
+    messages = fields.get("messages")
+    if not isinstance(messages, list | tuple) or not messages:
+        raise UserError(f"template {template!r}: 'messages' is not a list with a message in it")
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping):
+            raise UserError(f"template {template!r}: message {number} is not an object")
+        if message.get("role") not in ("user", "assistant", "system"):
+            raise UserError(
+                f"template {template!r}: message {number} has role {message.get('role')!r}",
+                allowed="user, assistant, system",
+            )
+        if not isinstance(message.get("content"), str):
+            raise UserError(f"template {template!r}: message {number} has no text as 'content'")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def render_chat(messages: Sequence[Mapping[str, str]], chat: ChatFormat, *, reply: bool) -> str:
+    """The messages as the model's chat template writes them; `reply` opens an assistant turn.
+
+    Raises UserError with the template's own words when it refuses the messages.
+    """
+    try:
+        return _chat_template(chat.template or PLAIN_CHAT).render(
+            messages=list(messages), add_generation_prompt=reply, tools=None, documents=None,
+            bos_token=chat.bos, eos_token=chat.eos,
+        )
+    except jinja2.TemplateError as error:
+        raise UserError(f"the model's chat template fails: {error.message or error}") from None
+
+
+def _chat_segments(messages: Sequence[Mapping[str, str]], chat: ChatFormat) -> list[Segment]:
+    """Learned = what each assistant message adds to the text that opens its turn.
+
+    Raises UserError when the text up to a turn is not a prefix of the text with that turn.
+    """
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise UserError("a conversation without an assistant turn has nothing to learn")
+    segments: list[Segment] = []
+    done = ""
+    for i in turns:
+        before = render_chat(messages[:i], chat, reply=True)
+        after = render_chat(messages[: i + 1], chat, reply=False)
+        answer = messages[i]["content"]
+        added = after[len(before) :]
+        at = added.find(answer.strip())
+        if not before.startswith(done) or not after.startswith(before) or at < 0:
+            raise UserError(
+                f"the model's chat template changes earlier text when assistant turn {i + 1} is"
+                " added, so what is to be learned cannot be told from what is given"
+            )
+        # What follows the answer is the end-of-turn mark, then white space nobody has to learn.
+        end = at + len(answer.strip())
+        mark = added[end:].rstrip() if added[end:].strip() else ""
+        learned = added[: end + len(mark)] if mark else added
+        segments.append(Segment(before[len(done) :], False))
+        if not mark and i == len(messages) - 1:
+            return _joined([*segments, Segment(learned + chat.eos, True)])
+        segments += [Segment(learned, True), Segment(added[len(learned) :], False)]
+        done = after
+    whole = render_chat(messages, chat, reply=False)
+    if not whole.startswith(done):
+        raise UserError("the model's chat template changes earlier text when a message is added")
+    return _joined([*segments, Segment(whole[len(done) :], False)])
+
+
+def _joined(segments: Sequence[Segment]) -> list[Segment]:
+    """Neighbours of one kind merged, empty ones gone: a token never straddles two given pieces."""
+    out: list[Segment] = []
+    for segment in segments:
+        if out and out[-1].learn == segment.learn:
+            out[-1] = Segment(out[-1].text + segment.text, segment.learn)
+        elif segment.text:
+            out.append(segment)
+    return out
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}` marks assistant text in some chat templates; here
+    the block is its body."""
+
+    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+@lru_cache(maxsize=32)
+def _chat_template(source: str) -> jinja2.Template:
+    """Compiled with the settings chat templates are written for: blocks eat their own newline."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(source)

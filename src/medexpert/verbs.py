@@ -1,0 +1,142 @@
+"""What the door's model verbs wire together: a model, a benchmark or a question, a strategy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medexpert.records import UserError, digest, unknown_name
+
+DTYPES = ("float32", "bfloat16")
+
+
+def open_engine(
+    model: str, *, dtype: str, batch_tokens: int, say: Callable[[str], None], threads: int = 0
+) -> tuple[Any, str]:
+    """A local engine for any model name or folder, and the digest of its weights."""
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES, where="--dtype")
+    from medexpert.engines.local import LocalEngine
+    from medexpert.model.base import fetch
+    from medexpert.train.stage import parent_digest, set_threads
+
+    set_threads(threads)
+    folder = fetch(model, progress=say)
+    say(f"opening {folder} ({dtype})")
+    engine = LocalEngine.open(folder, dtype=dtype, batch_tokens=batch_tokens)
+    return engine, parent_digest(folder)
+
+
+def evaluate_model(
+    model: str,
+    *,
+    task: str,
+    data: Path,
+    strategy: str,
+    protocol: str,
+    limit: int,
+    out: Path,
+    dtype: str,
+    batch_tokens: int,
+    seed: int,
+    threads: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure a model on a benchmark; cheap mistakes are found before the model is opened."""
+    from medexpert.evaluate.run import evaluate
+    from medexpert.evaluate.tasks import TASKS
+    from medexpert.prompt import STRATEGIES
+
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS, where="--task")
+    if strategy not in STRATEGIES:
+        raise unknown_name("strategy", strategy, STRATEGIES, where="--strategy")
+    if batch_tokens < 1:
+        raise UserError(f"{batch_tokens} is not a number of tokens", where="--batch-tokens")
+    TASKS[task].check_protocol(protocol)
+    TASKS[task].load(data, "test")
+    engine, weights = open_engine(
+        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
+    )
+    version = getattr(STRATEGIES[strategy], "version", 0)
+    key = digest(
+        [task, TASKS[task].version, strategy, version, protocol, limit, seed, dtype, weights]
+    )
+    return evaluate(
+        engine,
+        TASKS[task],
+        data=data,
+        strategy=strategy,
+        protocol=protocol,
+        limit=limit,
+        out=out,
+        key=key,
+        seed=seed,
+        progress=say,
+    )
+
+
+def ask_model(
+    question: str,
+    *,
+    model: str,
+    context: str,
+    choices: str,
+    strategy: str,
+    dtype: str,
+    as_json: bool,
+    say: Callable[[str], None],
+) -> str:
+    """Answer one question; the text to print, with the reasons for and against each choice."""
+    from dataclasses import asdict
+
+    from medexpert.prompt.ask import ask
+
+    names = tuple(part.strip() for part in choices.split(",") if part.strip())
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(
+            f"--choices {choices!r}", where="ask", allowed="two or more different words"
+        )
+    if not question.strip():
+        raise UserError("the question is empty", where="ask")
+    passage = read_context(context)
+    engine, _ = open_engine(model, dtype=dtype, batch_tokens=4096, say=say)
+    answer = ask(question, engine, context=passage, choices=names, strategy=strategy)
+    if as_json:
+        return json.dumps(asdict(answer), ensure_ascii=False, indent=2)
+    lines = [f"Answer: {answer.choice}", ""]
+    for name in names:
+        share = answer.probabilities.get(name)
+        lines.append(f"{name}" + (f"  ({100 * share:.0f} %)" if share is not None else ""))
+        lines += [f"  for:     {answer.reasons_for.get(name) or '(none given)'}"]
+        lines += [f"  against: {answer.reasons_against.get(name) or '(none given)'}"]
+    return "\n".join([*lines, "", "A language model wrote this. It is not medical advice."])
+
+
+def read_context(context: str) -> str:
+    """The passage to read: the text itself, or the file behind @FILE."""
+    if not context.startswith("@"):
+        return context
+    path = Path(context[1:])
+    try:
+        return path.read_bytes().decode("utf-8").strip()
+    except FileNotFoundError:
+        raise UserError("no such file", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"not UTF-8 (byte {error.start})", where=str(path)) from None
+
+
+def model_listing() -> str:
+    """The catalogue of base models as a table."""
+    from medexpert.model.base import BASES, cached
+
+    rows = [("name", "parameters", "licence", "on this machine")]
+    rows += [
+        (e.name, str(e.parameters), e.licence, "yes" if cached(e) else "no") for e in BASES.values()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
