@@ -191,8 +191,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        where = f"{path}:{line.group(1)}" if line else str(path)
-        raise UserError(f"not valid TOML: {error}", where=where) from None
+        number = line.group(1) if line else text.count("\n") + 1  # "at end of document"
+        raise UserError(f"not valid TOML: {error}", where=f"{path}:{number}") from None
     for override in overrides:
         _override(values, override)
     try:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from medexpert import manifest
 from medexpert.evaluate import run
+from medexpert.evaluate.report import write
 from medexpert.evaluate.tasks import Task
 from medexpert.records import NO_ANSWER, Prediction, Question, digest
 
 CHOICES = ("yes", "no", "maybe")
+RATIONALES = {"yes": {"text": "<b>because</b>", "tokens": 1}, "no": "plain"}
 
 
 def questions(n: int, note: str = "") -> list[Question]:
@@ -58,7 +62,9 @@ class FakeEngine:
 
     def text_logprobs(self, texts: Sequence[str]) -> list[Any]:
         return [
-            SimpleNamespace(logprob=-0.5 * len(t.encode()), tokens=len(t.split()), bytes=len(t.encode()))
+            SimpleNamespace(
+                logprob=-0.5 * len(t.encode()), tokens=len(t.split()), bytes=len(t.encode())
+            )
             for t in texts
         ]
 
@@ -68,7 +74,9 @@ class FakeStrategy:
 
     version = 1
 
-    def __init__(self, skill: float = 0.7, lost: float = 0.0, stop_after: int | None = None) -> None:
+    def __init__(
+        self, skill: float = 0.7, lost: float = 0.0, stop_after: int | None = None
+    ) -> None:
         self.skill, self.lost, self.stop_after = skill, lost, stop_after
         self.asked: list[str] = []
 
@@ -90,7 +98,7 @@ class FakeStrategy:
                 choice=choice,
                 answer=question.answer,
                 probabilities=shares,
-                trace={"rationales": {"yes": "<b>because</b>"}, "tokens": {"prompt": 10, "new": 2}},
+                trace={"rationales": RATIONALES, "tokens": {"prompt": 10, "new": 2}},
             )
 
 
@@ -111,7 +119,7 @@ def evaluate(strategies: dict[str, FakeStrategy]) -> Callable[..., dict[str, Any
             "data": Path(), "strategy": "direct", "protocol": "reasoning-required", "limit": 0,
             "seed": 1, "key": "k1", "progress": lambda line: None,
         } | changes  # fmt: skip
-        engine = settings.pop("engine", None) or FakeEngine()
+        engine: Any = settings.pop("engine", None) or FakeEngine()
         task = settings.pop("task", None) or toy_task()
         return run.evaluate(engine, task, out=out, **settings)
 
@@ -121,50 +129,78 @@ def evaluate(strategies: dict[str, FakeStrategy]) -> Callable[..., dict[str, Any
 SKILLS = {"base": 0.3, "knowledge": 0.35, "instruct": 0.5, "adapt": 0.85}
 
 
+def make_run(folder: Path, points: Sequence[str], task: Task) -> None:
+    """A synthetic run folder with everything a pipeline writes, up to the points asked for."""
+    recipe = {
+        "name": "toy", "seed": 2312, "base": {"model": "tiny", "revision": ""},
+        "knowledge": {"method": "full", "enabled": True},
+        "instruct": {"method": "full", "enabled": True},
+        "adapt": {"method": "lora", "enabled": True},
+        "evaluate": {"points": list(SKILLS), "strategies": ["direct", "voc"]},
+    }  # fmt: skip
+    manifest.write_json(folder / "recipe.json", {"recipe": recipe, "hash": digest(recipe)})
+    _data(folder / "data")
+    for number, point in enumerate(points):
+        skill = SKILLS[point]
+        table = {"direct": FakeStrategy(skill), "voc": FakeStrategy(skill, 0.1)}
+        engine: Any = FakeEngine(point)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "_strategies", lambda table=table: table)
+            for strategy in table:
+                run.evaluate(
+                    engine, task, data=Path(), strategy=strategy, protocol="reasoning-required",
+                    out=folder / "evaluate" / point / strategy, key="k1", seed=1,
+                    progress=lambda line: None,
+                )  # fmt: skip
+        manifest.write_json(folder / "evaluate" / point / "heldout.json", _heldout(number))
+        if point != "base":
+            _stage(folder / point, number)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Run folders made once a session; they must not be changed."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def build(points: Sequence[str] = tuple(SKILLS), task: Task | None = None) -> Path:
+        chosen = task or toy_task(100)
+        key = (chosen.name, *points)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("run")
+            make_run(made[key], points, chosen)
+        return made[key]
+
+    return build
+
+
 @pytest.fixture
-def run_folder(
-    tmp_path: Path, evaluate: Callable[..., dict[str, Any]], strategies: dict[str, FakeStrategy]
-) -> Callable[..., Path]:
-    """Make a synthetic run folder with everything a pipeline writes, up to the points asked for."""
+def run_folder(tmp_path: Path, built: Callable[..., Path]) -> Callable[..., Path]:
+    """A copy of a run folder, free to be changed."""
 
     def make(points: Sequence[str] = tuple(SKILLS), task: Task | None = None) -> Path:
-        folder = tmp_path / "run"
-        recipe = {
-            "name": "toy", "seed": 2312, "base": {"model": "tiny", "revision": ""},
-            "knowledge": {"method": "full", "enabled": True},
-            "instruct": {"method": "full", "enabled": True},
-            "adapt": {"method": "lora", "enabled": True},
-            "evaluate": {"points": list(SKILLS), "strategies": ["direct", "voc"]},
-        }  # fmt: skip
-        manifest.write_json(folder / "recipe.json", {"recipe": recipe, "hash": digest(recipe)})
-        _data(folder / "data")
-        for number, point in enumerate(points):
-            skill = SKILLS[point]
-            strategies["direct"], strategies["voc"] = FakeStrategy(skill), FakeStrategy(skill, 0.1)
-            for strategy in ("direct", "voc"):
-                evaluate(
-                    folder / "evaluate" / point / strategy,
-                    strategy=strategy,
-                    engine=FakeEngine(point),
-                    task=task or toy_task(100),
-                )
-            manifest.write_json(folder / "evaluate" / point / "heldout.json", _heldout(number))
-            if point != "base":
-                _stage(folder / point, number)
-        return folder
+        return shutil.copytree(built(points, task), tmp_path / "run")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whole(built: Callable[..., Path]) -> tuple[Path, str, str]:
+    """(run folder, report.md, report.html) of a whole run, written once."""
+    folder = built()
+    markdown, page = write(folder)
+    return folder, markdown.read_text(encoding="utf-8"), page.read_text(encoding="utf-8")
 
 
 def _data(folder: Path) -> None:
     sources = {
         "starter": {
-            "stage": "knowledge", "role": "train", "in": 1200, "dropped": {"too_short": 20, "duplicate": 3},
-            "heldout": 40, "kept": 1137, "characters": 912_345, "share": 0.9,
+            "stage": "knowledge", "role": "train", "in": 1200,
+            "dropped": {"too_short": 20, "duplicate": 3}, "heldout": 40,
+            "kept": 1137, "characters": 912_345, "share": 0.9,
         },
         "general": {
-            "stage": "knowledge", "role": "replay", "in": 300, "dropped": {}, "heldout": 20, "kept": 280,
-            "characters": 101_234, "share": 0.1,
+            "stage": "knowledge", "role": "replay", "in": 300, "dropped": {},
+            "heldout": 20, "kept": 280, "characters": 101_234, "share": 0.1,
         },
     }  # fmt: skip
     facts = {"sources": sources, "quarantine": {"pubmedqa": {"ids": 1000, "hits": 2}}}
@@ -181,8 +217,8 @@ def _stage(folder: Path, number: int) -> None:
         rate = 1e-4 * min(1.0, step / 6) * (1 - step / 140)
         lines.append({"event": "step", "step": step, "loss": loss, "learning_rate": rate})  # type: ignore[dict-item]
     (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + '{"torn')
-    facts = {"steps": 120, "rows": 960, "tokens": 491_520, "loss_tokens": 300_000, "seconds": 5400.0,
-             "dropped": {"too_long": 4}}  # fmt: skip
+    facts = {"steps": 120, "rows": 960, "tokens": 491_520, "loss_tokens": 300_000,
+             "seconds": 5400.0, "dropped": {"too_long": 4}}  # fmt: skip
     manifest.write_manifest(folder, key=f"stage-{number}", files=[], facts=facts)
 
 
@@ -192,3 +228,11 @@ def _heldout(number: int) -> dict[str, Any]:
         "starter": {"role": "medical", **value, "bits_per_byte": 1.10 - 0.05 * number},
         "general": {"role": "general", **value, "bits_per_byte": 1.00 + 0.01 * number},
     }
+
+
+@pytest.fixture
+def fakes() -> SimpleNamespace:
+    """The classes above (test folders hold no `__init__.py`, so a conftest cannot be imported)."""
+    return SimpleNamespace(
+        engine=FakeEngine, strategy=FakeStrategy, task=toy_task, questions=questions
+    )

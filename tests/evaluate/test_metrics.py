@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from medexpert.evaluate import metrics
 from medexpert.records import UserError
 
 GOLDENS = json.loads(
     (Path(__file__).parents[1] / "reference" / "metric_goldens.json").read_text(encoding="utf-8")
 )
-EXACT = {"rel": 0, "abs": 1e-12}
+EXACT: dict[str, Any] = {"rel": 0, "abs": 1e-12}
 LABELS = st.sampled_from(["yes", "no", "maybe", "NO_ANSWER"])
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from medexpert.evaluate import metrics, statistics
 
 GOLDENS = json.loads(
@@ -96,7 +97,9 @@ def test_bootstrap_is_seeded_and_near_wilson() -> None:
     truth, preds = answers(500, 0.5, 3)
     one = statistics.bootstrap_accuracy(truth, preds, seed=5)
     assert one == statistics.bootstrap_accuracy(truth, preds, seed=5)
-    assert one != statistics.bootstrap_accuracy(truth, preds, seed=6)
+    macro = statistics.bootstrap_macro_f1(truth, preds, seed=5)
+    assert macro == statistics.bootstrap_macro_f1(truth, preds, seed=5)
+    assert macro != statistics.bootstrap_macro_f1(truth, preds, seed=6)
     exact = statistics.wilson(sum(t == p for t, p in zip(truth, preds, strict=True)), 500)
     assert (one.low, one.high) == pytest.approx((exact.low, exact.high), abs=0.01)
     assert one.method == "bootstrap percentile, 10000 resamples"
@@ -115,7 +118,9 @@ def test_bootstrap_equals_resampling_of_items() -> None:
     assert (made.low, made.high) == pytest.approx((low, high), abs=0.015)
 
 
-@given(st.lists(st.tuples(*[st.sampled_from(["yes", "no", "NO_ANSWER"])] * 3), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(*[st.sampled_from(["yes", "no", "NO_ANSWER"])] * 3), min_size=1, max_size=30)
+)
 def test_paired_bootstrap_bounds(rows: list[tuple[str, str, str]]) -> None:
     truth, first, second = ([row[i] for row in rows] for i in range(3))
     made = statistics.paired_bootstrap(truth, first, second, seed=0, resamples=200)

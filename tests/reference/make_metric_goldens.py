@@ -77,7 +77,18 @@ def wilson_cases() -> list[list[float]]:
 
 
 def mcnemar_cases() -> list[list[float]]:
-    pairs = [(15, 5), (14, 6), (27, 13), (26, 14), (39, 21), (50, 30), (61, 39), (6, 0), (5, 0), (4, 4)]
+    pairs = [
+        (15, 5),
+        (14, 6),
+        (27, 13),
+        (26, 14),
+        (39, 21),
+        (50, 30),
+        (61, 39),
+        (6, 0),
+        (5, 0),
+        (4, 4),
+    ]
     return [[b, c, float(binomtest(b, b + c, 0.5).pvalue)] for b, c in pairs]
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from medexpert.train.batches import IGNORE, Piece, collate
 from medexpert.train.objectives import (
+    BLOCK,
     CHUNK,
     causal,
     causal_any_head,
@@ -28,7 +29,7 @@ def random_batch(rows: int, length: int, seed: int = 0) -> Any:
 
 def test_chunked_cross_entropy_equals_torch_in_value_and_gradient() -> None:
     torch.manual_seed(0)
-    n = 2 * CHUNK + 17
+    n = BLOCK + CHUNK + 17
     hidden = torch.randn(n, 16, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(50, 16, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 50, (n,))

@@ -35,7 +35,7 @@ class TextScore:
 
 
 class PromptError(UserError):
-    """A fault of one prompt of a call: `index` tells which, so that a caller can name its question."""
+    """A fault of one prompt of a call; `index` tells which, so the caller can name its question."""
 
     def __init__(self, what: str, *, index: int, where: str = "", allowed: str = "") -> None:
         self.index = index
@@ -66,7 +66,7 @@ class Engine(Protocol):
     def choice_logprobs(
         self, prompts: Sequence[str], choices: Sequence[str]
     ) -> list[list[float]]:
-        """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices hold their own space."""
+        """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices bring their space."""
         ...
 
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:

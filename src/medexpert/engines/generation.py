@@ -24,7 +24,7 @@ from medexpert.engines.base import Completion
 
 Ids = list[int]
 _LEAD = 4
-"""Prompt tokens decoded along with the generated ones: some tokenizers drop a text's first space."""
+"""Prompt tokens decoded with the generated ones: some tokenizers drop a text's first space."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def generate(
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=settings.max_tokens, do_sample=False, num_beams=1, use_cache=True,
         eos_token_id=ends or None, pad_token_id=pad,
     )

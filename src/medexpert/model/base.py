@@ -106,8 +106,8 @@ def fetch(
         raise UserError("no such model folder or .gguf file", where=name)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         fault = unknown_name("base model", name, BASES)
-        fault.allowed += ", owner/name on the hub, a folder, or a .gguf file"
-        raise UserError(fault.what, allowed=fault.allowed, nearest=fault.nearest)
+        allowed = f"{fault.allowed}, owner/name on the hub, a folder, or a .gguf file"
+        raise UserError(fault.what, allowed=allowed, nearest=fault.nearest)
     return _from_hub(name, revision, progress)
 
 
@@ -182,7 +182,7 @@ def parent_folder(
     """The base of an adapter folder, found through its lineage and verified to be the same model.
 
     `parent` in the lineage is a path relative to the adapter folder, an absolute one, or a name
-    that `fetch` takes. Raises UserError when it is gone or is another model than the one trained on.
+    that `fetch` takes. Raises UserError when it is gone or is not the model it was trained on.
     """
     lineage = folders.read_lineage(folder)
     parent = str(lineage.get("parent", ""))
@@ -194,7 +194,8 @@ def parent_folder(
         folders.check(near)
         found = near
     elif parent in BASES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", parent):
-        found = fetch(parent, revision=str(lineage.get("revision", "")), cache=cache, progress=progress)
+        revision = str(lineage.get("revision", ""))
+        found = fetch(parent, revision=revision, cache=cache, progress=progress)
     else:
         raise UserError(f"the adapter's base model is not there any more: {near}", where=where)
     expected = lineage.get("parent_digest", "")
@@ -215,27 +216,30 @@ def load(
     """
     quiet()
     folders.check(folder)
+    model: Any
     if folders.is_adapter(folder):
-        import torch as t
+        import torch
 
         from medexpert.model.checkpoint import open_adapter
 
         parent = parent_folder(folder)
-        model, tokenizer = _open(parent, t.float32)
-        model = open_adapter(model, folder).to(dtype)
+        model, tokenizer = _open(parent, torch.float32)
+        model = open_adapter(model, folder)
+        model = model.to(dtype)
     else:
         model, tokenizer = _open(folder, dtype)
     return model.eval().to(device or "cpu"), tokenizer
 
 
 def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
+    library: Any = transformers
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
+        tokenizer = library.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = library.AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False,
             use_safetensors=True, local_files_only=True, output_loading_info=True,
         )
@@ -252,6 +256,14 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """`folder.describe` with the licence filled in from the catalogue for a known hub model."""
+    found = folders.describe(folder)
+    hub = found["origin"].get("hub")
+    licence = next((entry.licence for entry in BASES.values() if entry.hub == hub), "")
+    return {**found, "licence": found["licence"] or licence}
+
+
 def chat_format(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, str]:
     """(chat template, BOS token, EOS token) as text; empty where the tokenizer has none."""
     template: Any = tokenizer.chat_template
@@ -263,9 +275,11 @@ def chat_format(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str, str]:
 def quiet() -> None:
     """Silence transformers' and the hub's progress bars and advice; errors still come through."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils import logging
+    import huggingface_hub.utils
+    import transformers
 
-    disable_progress_bars()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    hub: Any = huggingface_hub.utils
+    library: Any = transformers
+    hub.disable_progress_bars()
+    library.utils.logging.set_verbosity_error()
+    library.utils.logging.disable_progress_bar()

@@ -131,7 +131,9 @@ def open_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         )
     except (ValueError, RuntimeError, KeyError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"the adapter does not fit its base model: {line}", where=str(folder)) from None
+        raise UserError(
+            f"the adapter does not fit its base model: {line}", where=str(folder)
+        ) from None
     stored = set(folders.read_header(folder / folders.ADAPTER_WEIGHTS))
     expected = set(get_peft_model_state_dict(wrapped))
     if stored != expected:

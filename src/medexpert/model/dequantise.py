@@ -1,8 +1,10 @@
-"""A GGUF file -> a plain Hugging Face folder with the same values in float32, tokenizer included."""
+"""A GGUF file -> a Hugging Face folder with the same values in float32, tokenizer included."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ def dequantise(path: Path, folder: Path, progress: Progress) -> dict[str, Any]:
     progress(f"de-quantising {path.name} ({facts['quantisation']}) to float32, once")
     place, options = str(path.parent), {"gguf_file": path.name, "trust_remote_code": False}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+        with redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
+            tokenizer: Any = AutoTokenizer.from_pretrained(place, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
     except (ValueError, KeyError, IndexError, OSError, RuntimeError, ImportError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

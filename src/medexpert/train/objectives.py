@@ -14,85 +14,104 @@ from torch import nn
 
 from medexpert.train.batches import IGNORE, Batch
 
-CHUNK = 256
-"""Positions whose logits are in memory at once: 256 x 49,152 fp32 is 50 MB."""
+CHUNK = 128
+"""Positions whose fp32 logits exist at once: 128 x 49,152 is 25 MB."""
+BLOCK = 1024
+"""Positions whose softmax is kept in the weight's dtype for one product with the hidden states."""
 
-Objective = Callable[[nn.Module, Batch], torch.Tensor]
+Objective = Callable[[nn.Module, Batch, float], torch.Tensor]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum over N of -log softmax(h W^T)[target], gradients made chunk by chunk on the way.
+    """scale x sum over N of -log softmax(h W^T)[target], gradients made on the way forward.
 
-    hidden (N, D), weight (V, D), targets (N,) -> scalar fp32. Logits of at most CHUNK positions
-    exist at a time; the gradient of the weight is summed in fp32.
+    hidden (N, D), weight (V, D), targets (N,) -> scalar fp32. The gradient of the weight is one
+    product a block, so that V x D is passed over as rarely as memory allows.
     """
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scale: float
     ) -> torch.Tensor:
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         total = hidden.new_zeros((), dtype=torch.float32)
         d_hidden = torch.empty_like(hidden) if needs_hidden else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
-        for start in range(0, len(hidden), CHUNK):
-            part, goal = hidden[start : start + CHUNK], targets[start : start + CHUNK]
-            logits = (part @ weight.T).float()  # (n, V)
-            log_z = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += (log_z.squeeze(-1) - logits.gather(-1, goal[:, None]).squeeze(-1)).sum()
-            if d_hidden is None and d_weight is None:
+        d_weight: torch.Tensor | None = None
+        for start in range(0, len(hidden), BLOCK):
+            block, goals = hidden[start : start + BLOCK], targets[start : start + BLOCK]
+            slope, loss = _softmax_slope(block, weight, goals, needs_hidden or needs_weight)
+            total += loss
+            if slope is None:
                 continue
-            slope = logits.sub_(log_z).exp_()  # softmax, in place
-            slope.scatter_add_(
-                -1, goal[:, None], torch.full_like(goal[:, None], -1, dtype=slope.dtype)
-            )
-            slope = slope.to(weight.dtype)
             if d_hidden is not None:
-                d_hidden[start : start + CHUNK] = slope @ weight
-            if d_weight is not None:
-                d_weight += slope.T @ part
+                d_hidden[start : start + BLOCK] = (slope @ weight) * scale
+            if needs_weight:
+                part = slope.T @ (block * scale)  # (V, D)
+                # A single block, the usual case, needs no fp32 sum.
+                whole = len(hidden) <= BLOCK
+                d_weight = part if whole else part.float() + (0 if d_weight is None else d_weight)
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.weight_dtype = weight.dtype
-        return total
+        return total * scale
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         d_hidden, d_weight = ctx.saved_tensors
-        if d_hidden is not None:
-            d_hidden = d_hidden * upstream.to(d_hidden.dtype)
-        if d_weight is not None:
-            d_weight = (d_weight * upstream).to(ctx.weight_dtype)
-        return d_hidden, d_weight, None
+        if float(upstream) != 1.0:
+            d_hidden = None if d_hidden is None else d_hidden * upstream.to(d_hidden.dtype)
+            d_weight = None if d_weight is None else d_weight * upstream.to(d_weight.dtype)
+        return d_hidden, None if d_weight is None else d_weight.to(ctx.weight_dtype), None, None
+
+
+def _softmax_slope(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, needed: bool
+) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """d loss / d logits of a block (N, V) in the weight's dtype, and its summed loss."""
+    slope = weight.new_empty((len(hidden), len(weight))) if needed else None
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    for start in range(0, len(hidden), CHUNK):
+        here = slice(start, start + CHUNK)
+        logits = hidden[here] @ weight.T  # (n, V)
+        log_p = torch.log_softmax(
+            logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)
+        )
+        loss -= log_p.gather(-1, targets[here, None]).sum()
+        if slope is not None:
+            slope[here] = log_p.exp_()
+    if slope is not None:
+        slope[rows, targets] -= 1
+    return slope, loss
 
 
 def chunked_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
-    """Summed cross-entropy of a linear head: (N, D), (V, D), (N,) -> scalar."""
+    """`scale` x summed cross-entropy of a linear head: (N, D), (V, D), (N,) -> scalar."""
     apply: Callable[..., torch.Tensor] = _ChunkedCrossEntropy.apply
-    return apply(hidden, weight, targets)
+    return apply(hidden, weight, targets, scale)
 
 
-def causal(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Summed next-token loss of a batch (nats) through a plain linear head."""
+def causal(model: nn.Module, batch: Batch, scale: float = 1.0) -> torch.Tensor:
+    """`scale` x summed next-token loss of a batch (nats) through a plain linear head."""
     inner: Any = unwrapped(model)
     hidden = inner.get_decoder()(
         input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
     ).last_hidden_state  # (B, T, D)
     where = batch.targets != IGNORE
     return chunked_cross_entropy(
-        hidden[where], inner.get_output_embeddings().weight, batch.targets[where]
+        hidden[where], inner.get_output_embeddings().weight, batch.targets[where], scale
     )
 
 
-def causal_any_head(model: nn.Module, batch: Batch) -> torch.Tensor:
+def causal_any_head(model: nn.Module, batch: Batch, scale: float = 1.0) -> torch.Tensor:
     """The same loss through the model's own logits: for heads that scale, cap or shift them."""
     inner: Any = unwrapped(model)
     logits = inner(
         input_ids=batch.inputs, position_ids=batch.positions, use_cache=False
     ).logits  # (B, T, V)
     where = batch.targets != IGNORE
-    return F.cross_entropy(logits[where].float(), batch.targets[where], reduction="sum")
+    return scale * F.cross_entropy(logits[where].float(), batch.targets[where], reduction="sum")
 
 
 def unwrapped(model: Any) -> nn.Module:

@@ -182,13 +182,13 @@ def _table_markdown(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(_plain(text).replace("|", "\\|").split())
+    return _plain(text).replace("|", "\\|")
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is: no raw HTML, no emphasis from stray characters."""
-    escaped = html.escape(text, quote=False)
-    for mark in ("\\", "`", "*", "_"):
+    """One line that Markdown shows as it is: no raw HTML, no emphasis, link or heading in it."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    for mark in ("\\", "`", "*", "_", "[", "]", "#"):
         escaped = escaped.replace(mark, "\\" + mark)
     return escaped
 

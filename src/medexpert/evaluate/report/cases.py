@@ -64,4 +64,7 @@ def _case(facts: RunFacts, last: Result, item: Mapping[str, Any], answer: Predic
 
 
 def _as_text(value: object) -> str:
+    """A rationale as prose: strategies keep it as text or as {text, ...}."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        return str(value["text"])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -77,26 +77,19 @@ def stage_chart(
             label=name,
         )
         for x, y in zip(xs, ys, strict=True):
+            # The first of several series is labelled on its left, clear of the others' whiskers.
+            left = len(series) > 1 and index == 0
             axes.annotate(
                 f"{y:.1f}",
                 (x, y),
-                xytext=(7, 4),
+                xytext=(-7 if left else 7, 4),
                 textcoords="offset points",
+                ha="right" if left else "left",
                 fontsize=9,
                 color=colour,
             )
     if majority is not None:
-        axes.axhline(majority, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            f"majority label {majority:.1f}",
-            (1, majority),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 4),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8.5,
-            color=MUTED,
-        )
+        _majority_line(axes, majority)
     axes.set_xticks(range(len(points)), list(points), fontsize=10)
     axes.set_xlim(-0.5, len(points) - 0.5)
     axes.set_ylabel(unit)
@@ -145,7 +138,7 @@ def confusion_chart(
 
     given = {p for matrix in cells.values() for row in matrix.values() for p in row}
     answers = [*labels, *sorted(given - {*labels})]
-    figure = _figure(0.55 + 2.15 * len(rows))
+    figure = _figure(0.5 + 1.75 * len(rows))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -254,6 +247,21 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
         part = values[max(0, end - window) : end]
         means.append(sum(part) / len(part))
     return means
+
+
+def _majority_line(axes: Any, majority: float) -> None:
+    """The share of the most frequent gold label, as a dashed line."""
+    axes.axhline(majority, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"majority label {majority:.1f}",
+        (1, majority),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 4),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        color=MUTED,
+    )
 
 
 def _panel_title(row: str, column: str, rows: Sequence[str]) -> str:

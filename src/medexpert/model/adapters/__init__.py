@@ -1,4 +1,4 @@
-"""The adapters a recipe may name. To add one: a file here with `add` and `merge`, and a line below."""
+"""The adapters a recipe may name. To add one: a file here, and a line in the table below."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def candidates(model: PreTrainedModel) -> list[str]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    output = model.get_output_embeddings()
+    whole: Any = model
+    output = whole.get_output_embeddings()
     return sorted({
         name.rsplit(".", 1)[-1]
         for name, module in model.named_modules()
@@ -78,7 +79,9 @@ def _check_targets(targets: str | Sequence[str], model: PreTrainedModel) -> None
         try:
             missing = [] if any(re.fullmatch(targets, name) for name in names) else [targets]
         except re.error as error:
-            raise UserError(f"target_modules = {targets!r} is no regular expression: {error}") from None
+            raise UserError(
+                f"target_modules = {targets!r} is no regular expression: {error}"
+            ) from None
     else:
         missing = [t for t in targets if not any(n == t or n.endswith(f".{t}") for n in names)]
         missing = missing if targets else ["(an empty list)"]

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from medexpert.evaluate.compare import compare, comparison
+from medexpert.evaluate.resume import read_predictions
+from medexpert.records import UserError
+
+Evaluate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def pair(
+    evaluate: Evaluate, strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> tuple[Path, Path]:
+    strategies["direct"] = fakes.strategy(0.2)
+    evaluate(tmp_path / "a", engine=fakes.engine("a"))
+    strategies["direct"] = fakes.strategy(0.9)
+    evaluate(tmp_path / "b", engine=fakes.engine("b"))
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_a_comparison_counts_what_changed(pair: tuple[Path, Path]) -> None:
+    made = comparison(*pair)
+    old, new = (read_predictions(folder) for folder in pair)
+    gained = sum(b.correct and not a.correct for a, b in zip(old, new, strict=True))
+    lost = sum(a.correct and not b.correct for a, b in zip(old, new, strict=True))
+    assert (made.mcnemar.gained, made.mcnemar.lost) == (gained, lost)
+    assert made.accuracy_difference == pytest.approx((gained - lost) / 40)
+    assert made.accuracy_interval.low < made.accuracy_difference < made.accuracy_interval.high
+    assert made.accuracy_difference == pytest.approx(made.accuracy_second - made.accuracy_first)
+    back = comparison(pair[1], pair[0])
+    assert back.accuracy_difference == -made.accuracy_difference
+    assert back.mcnemar.p == made.mcnemar.p
+    printed = json.loads(json.dumps(compare(*pair)))
+    assert printed["discordant"] == gained + lost
+    assert printed["p"] == made.mcnemar.p
+    assert printed["minimum_detectable_difference"] == made.minimum_net_gain / 40  # type: ignore[operator]
+
+
+def test_a_result_against_itself(pair: tuple[Path, Path]) -> None:
+    made = comparison(pair[0], pair[0])
+    assert (made.accuracy_difference, made.macro_f1_difference, made.mcnemar.p) == (0, 0, 1)
+    assert made.minimum_detectable_difference is None
+
+
+def test_unlike_results_are_refused(
+    pair: tuple[Path, Path], evaluate: Evaluate, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    def refused(name: str, message: str, **changes: Any) -> None:
+        evaluate(tmp_path / name, **changes)
+        with pytest.raises(UserError, match=message):
+            compare(pair[0], tmp_path / name)
+
+    refused("c", "task is 'toy' in .* and 'other'", task=fakes.task(name="other"))
+    refused("d", "task_version is '1' .* and '2'", task=fakes.task(version="2"))
+    refused("e", "protocol is 'reasoning-required'", protocol="question-only")
+    refused("f", r"40 questions in .*, 30 in .*, 10 of them only in one \(first: q030\)", limit=30)
+
+
+def test_unfinished_or_altered_results_are_refused(pair: tuple[Path, Path]) -> None:
+    path = pair[1] / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"yes"', '"no"', 1))
+    with pytest.raises(UserError, match=r"predictions\.jsonl"):
+        compare(*pair)
+    (pair[1] / "manifest.json").unlink()
+    with pytest.raises(UserError, match="not a finished folder"):
+        compare(*pair)
