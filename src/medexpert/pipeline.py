@@ -12,13 +12,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
 from medexpert.recipe import PointName, Run, StageName
-from medexpert.records import UserError, digest
+from medexpert.records import UserError, digest, unknown_name
 
 Say = Callable[[str], None]
 DATA_FORMAT = 1
@@ -77,7 +77,9 @@ class Pipeline:
                 f"stage {point} has no finished model here: run `medexpert train {point} RECIPE`",
                 where=str(folder),
             )
-        return manifest.digest_files(sorted(folder.glob("*.safetensors")))
+        from medexpert.model.folder import model_digest
+
+        return model_digest(folder)
 
     def _data_file(self, name: str) -> Path:
         path = self.root / "data" / f"{name}.jsonl"
@@ -149,26 +151,30 @@ class Pipeline:
         settings = self.recipe.evaluate
 
         def key() -> str:
-            from medexpert.evaluate.tasks import TASKS
+            from medexpert.evaluate.tasks import task_named
             from medexpert.prompt import STRATEGIES
 
+            task = task_named(settings.task)
+            if strategy not in STRATEGIES:
+                raise unknown_name("strategy", strategy, STRATEGIES, where="evaluate.strategies")
+            questions = digest([asdict(q) for q in task.load(self.benchmark_folder(), "test")])
             names = ("task", "protocol", "batch_tokens", "dtype")
             chosen = {name: getattr(settings, name) for name in names}
             return digest(
                 [
                     "evaluate", chosen, self._limit(strategy), strategy,
-                    getattr(STRATEGIES.get(strategy), "version", 0), self.recipe.seed,
-                    TASKS[settings.task].version, self._model_digest(point),
+                    STRATEGIES[strategy].version, self.recipe.seed,
+                    task.version, questions, self._model_digest(point),
                 ]
             )  # fmt: skip
 
         def work(key: str) -> None:
             from medexpert.evaluate.run import evaluate
-            from medexpert.evaluate.tasks import TASKS
+            from medexpert.evaluate.tasks import task_named
 
             evaluate(
                 self._engine(point),
-                TASKS[settings.task],
+                task_named(settings.task),
                 data=self.benchmark_folder(),
                 strategy=strategy,
                 protocol=settings.protocol,

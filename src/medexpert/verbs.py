@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ def open_engine(
         raise unknown_name("dtype", dtype, DTYPES, where="--dtype")
     from medexpert.engines.local import LocalEngine
     from medexpert.model.base import fetch
-    from medexpert.train.stage import parent_digest, set_threads
+    from medexpert.model.folder import model_digest
+    from medexpert.train.stage import set_threads
 
     set_threads(threads)
     folder = fetch(model, progress=say)
     say(f"opening {folder} ({dtype})")
     engine = LocalEngine.open(folder, dtype=dtype, batch_tokens=batch_tokens)
-    return engine, parent_digest(folder)
+    return engine, model_digest(folder)
 
 
 def evaluate_model(
@@ -46,27 +48,37 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Measure a model on a benchmark; cheap mistakes are found before the model is opened."""
     from medexpert.evaluate.run import evaluate
-    from medexpert.evaluate.tasks import TASKS
+    from medexpert.evaluate.tasks import task_named
     from medexpert.prompt import STRATEGIES
 
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS, where="--task")
+    benchmark = task_named(task)
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES, where="--strategy")
     if batch_tokens < 1:
         raise UserError(f"{batch_tokens} is not a number of tokens", where="--batch-tokens")
-    TASKS[task].check_protocol(protocol)
-    TASKS[task].load(data, "test")
+    benchmark.check_protocol(protocol)
+    questions = digest([asdict(question) for question in benchmark.load(data, "test")])
     engine, weights = open_engine(
         model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
     )
-    version = getattr(STRATEGIES[strategy], "version", 0)
+    version = STRATEGIES[strategy].version
     key = digest(
-        [task, TASKS[task].version, strategy, version, protocol, limit, seed, dtype, weights]
+        [
+            task,
+            benchmark.version,
+            questions,
+            strategy,
+            version,
+            protocol,
+            limit,
+            seed,
+            dtype,
+            weights,
+        ]
     )
     return evaluate(
         engine,
-        TASKS[task],
+        benchmark,
         data=data,
         strategy=strategy,
         protocol=protocol,
@@ -90,8 +102,6 @@ def ask_model(
     say: Callable[[str], None],
 ) -> str:
     """Answer one question; the text to print, with the reasons for and against each choice."""
-    from dataclasses import asdict
-
     from medexpert.prompt.ask import ask
 
     names = tuple(part.strip() for part in choices.split(",") if part.strip())

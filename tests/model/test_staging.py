@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medexpert.manifest import write_manifest
-from medexpert.model.staging import cache_root, cached, locked, staged
+from medexpert.model.staging import build_once, cache_root, locked, staged
 from medexpert.records import UserError
 
 
@@ -83,7 +83,7 @@ def test_foreign_files_are_never_replaced(tmp_path: Path) -> None:
         pass
 
 
-def test_cached_builds_once_and_again_when_damaged_or_made_from_another_key(tmp_path: Path) -> None:
+def test_a_folder_is_built_once_and_again_when_damaged_or_of_another_key(tmp_path: Path) -> None:
     built: list[str] = []
     lines: list[str] = []
 
@@ -92,7 +92,7 @@ def test_cached_builds_once_and_again_when_damaged_or_made_from_another_key(tmp_
             built.append(key)
             fill("content", key)(into)
 
-        return cached(tmp_path / "m", key, write, lines.append)
+        return build_once(tmp_path / "m", key, write, lines.append)
 
     build("k")
     build("k")
@@ -118,7 +118,7 @@ def test_two_builders_at_once_build_once(tmp_path: Path) -> None:
 
     lines: list[str] = []
     threads = [
-        threading.Thread(target=cached, args=(tmp_path / "m", "k", write, lines.append))
+        threading.Thread(target=build_once, args=(tmp_path / "m", "k", write, lines.append))
         for _ in range(3)
     ]
     for thread in threads:

@@ -3,8 +3,8 @@
     python tests/reference/make_pubmedqa_split.py FOLDER [OUTPUT]
 
 FOLDER holds `ori_pqal.json` and `test_ground_truth.json` as published. The procedure is the
-project's published one: generator seeded with 0; PMIDs grouped by label in the order yes, no, maybe,
-each group shuffled and cut into pieces of ceil(n / k); k = 2 gives cross-validation and test; the
+project's published one: generator seeded with 0; PMIDs grouped by label (yes, no, maybe), each
+group shuffled and cut into pieces of ceil(n / k); k = 2 gives cross-validation and test; the
 cross-validation half is cut again with k = 10, and since the last fold comes out short, one item
 drawn from each other fold moves to it. The result is checked against the published test PMIDs.
 """
@@ -22,7 +22,9 @@ LABELS = ("yes", "no", "maybe")
 OUTPUT = Path(__file__).parents[2] / "src/medexpert/data/readers/pubmedqa_split.json"
 
 
-def pieces(pmids: list[str], labels: dict[str, str], k: int, draw: random.Random) -> list[list[str]]:
+def pieces(
+    pmids: list[str], labels: dict[str, str], k: int, draw: random.Random
+) -> list[list[str]]:
     """Cut `pmids` into k label-balanced pieces, drawing from `draw` in the published order."""
     result: list[list[str]] = [[] for _ in range(k)]
     for label in LABELS:

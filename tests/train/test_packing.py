@@ -107,13 +107,22 @@ def test_only_learned_segments_are_targets_and_the_tail_is_not_fed() -> None:
 
 def test_long_or_empty_examples_are_counted_not_cut() -> None:
     account = Account()
-    kept = example_pieces(
-        [[Segment("a" * 50, False), Segment("b", True)], [Segment("abc", False)],
-         [Segment("ab", False), Segment("c", True)]], encode, 16, account,
-    )  # fmt: skip
+    rendered = [
+        [Segment("a" * 50, False), Segment("b", True)],
+        [Segment("abc", False)],
+        [Segment("ab", False), Segment("c", True)],
+    ]
+    kept = example_pieces((lambda r=r: r for r in rendered), encode, 16, account)
     assert len(kept) == 1
     assert account.items == 3
     assert dict(account.dropped) == {"longer than sequence_length": 1, "nothing to learn": 1}
+
+
+def test_a_cap_stops_reading_and_counts_the_rest() -> None:
+    account = Account()
+    pieces = document_pieces(["abcd"] * 9, encode, EOS, 16, account, cap=10)
+    assert sum(len(p) for p in pieces) == 12
+    assert (account.items, account.not_read) == (3, 6)
 
 
 def test_document_account_adds_up() -> None:

@@ -16,7 +16,11 @@ from medexpert.records import Document, Example
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # UTF-8 read as Latin-1 or CP1252: a lead byte's character followed by continuation characters.
-_MOJIBAKE = re.compile(r"[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd|\u951f\u65a4\u62f7|\ufffd")
+_MOJIBAKE = re.compile(
+    r"[\u00c3\u00c2][\u0080-\u00bf]|\u00e2\u20ac|\u00ef\u00bf\u00bd|\u951f\u65a4\u62f7|\ufffd"
+)
+# The one kind that can be undone without doubt: UTF-8's general punctuation read as Latin-1.
+_PUNCTUATION = re.compile(r"\u00e2[\u0080\u0081][\u0080-\u00bf]")
 CONTROL_SHARE = 0.005
 MOJIBAKE_SHARE = 0.002
 COMPRESSED_SHARE = 0.10  # plain prose stays above 0.3; one sentence repeated falls below 0.05
@@ -26,10 +30,16 @@ _LONG_ENOUGH = 1000  # bytes; below, zlib's header blurs the ratio
 
 def clean(text: str) -> str:
     """NFC, `\\n` line ends, no control characters other than tab and newline, no blank ends."""
+    text = repair(text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():
         text = unicodedata.normalize("NFC", _SURROGATE.sub("", text))
     return _CONTROL.sub("", text).strip()
+
+
+def repair(text: str) -> str:
+    """Undo UTF-8 punctuation that was read as Latin-1 (quotes, dashes)."""
+    return _PUNCTUATION.sub(lambda m: m.group().encode("latin-1").decode("utf-8"), text)
 
 
 def clean_value(value: Any) -> Any:
@@ -56,8 +66,7 @@ def strings(value: Any) -> list[str]:
 
 def damaged(text: str) -> str | None:
     """Reason when the characters themselves are broken. Looks at the text before cleaning."""
-    if not text:
-        return None
+    text = repair(text)
     controls = len(_CONTROL.findall(text.replace("\r", ""))) + len(_SURROGATE.findall(text))
     if controls > max(2, CONTROL_SHARE * len(text)):
         return "control_characters"
@@ -95,7 +104,10 @@ def _repetition(document: Document, min_chars: int) -> str | None:
 
 
 FILTERS: tuple[Callable[[Document, int], str | None], ...] = (
-    _empty, _damaged, _too_short, _repetition,
+    _empty,
+    _damaged,
+    _too_short,
+    _repetition,
 )
 
 

@@ -1,10 +1,10 @@
 """In which order the records of a stage are learned.
 
-Within a group the target share of source i is p_i proportional to min(n_i, cap)^tau, or its explicit
-weight. The order takes from the source furthest behind its share, so any prefix holds the shares to
-within a few records until a source runs out; then the rest go on in their proportions. Replay is a
-second group, mixed in by characters. Mixing orders, it never drops: replay beyond its share is taken
-out before, by :func:`choose_replay`, and counted.
+Within a group the target share of source i is p_i proportional to min(n_i, cap)^tau, or its
+explicit weight. The order takes from the source furthest behind its share, so any prefix holds the
+shares to within a few records until a source runs out; then the rest go on in their proportions.
+Replay is a second group, mixed in by characters. Mixing orders, it never drops: replay beyond its
+share is taken out before, by :func:`choose_replay`, and counted.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def interleave(
     return order
 
 
-def realised(order: Iterable[Ref], sizes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
+def realised(
+    order: Iterable[Ref], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, float]]:
     """Source -> its share of records and of characters in an order."""
     records: dict[str, int] = {}
     characters: dict[str, int] = {}

@@ -44,9 +44,9 @@ def as_pmid(value: str) -> str | None:
 
 def pmids(record: Document | Example) -> set[str]:
     """Every PMID a record names: its own id where it is one, and its id fields."""
-    named = [record.id, *(v for k, v in record.ids.items() if k.lower() in _KEYS)]
     # Other schemes (PMC..., DOI) count only when they spell out that they are PMIDs.
-    named += [v for k, v in record.ids.items() if k.lower() not in _KEYS and not v.strip().isdigit()]
+    named = [v for k, v in record.ids.items() if k.lower() in _KEYS or not v.strip().isdigit()]
+    named.append(record.id)
     return {pmid for value in named if (pmid := as_pmid(value)) is not None}
 
 

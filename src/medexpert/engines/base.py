@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from medexpert.records import UserError
+
+if TYPE_CHECKING:
+    from medexpert.prompt.template import ChatFormat
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Engine(Protocol):
 
     name: str
     """Identity of the model in results."""
-    chat: tuple[str, str, str]
-    """(chat template, bos, eos) of the tokenizer: the fields of `prompt.template.ChatFormat`."""
+    chat: ChatFormat
+    """Chat template, start and end token of the model's tokenizer."""
 
     def complete(
         self,
@@ -63,9 +66,7 @@ class Engine(Protocol):
         """At most `max_tokens` new tokens per prompt; temperature 0 = greedy."""
         ...
 
-    def choice_logprobs(
-        self, prompts: Sequence[str], choices: Sequence[str]
-    ) -> list[list[float]]:
+    def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
         """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices bring their space."""
         ...
 

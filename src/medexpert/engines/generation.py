@@ -57,8 +57,12 @@ def generate(
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=settings.max_tokens, do_sample=False, num_beams=1, use_cache=True,
-        eos_token_id=ends or None, pad_token_id=pad,
+        max_new_tokens=settings.max_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=ends or None,
+        pad_token_id=pad,
     )
     reader = _Reader(tokenizer, rows, settings.stop)
     with torch.inference_mode(), _blank_defaults(model, config):

@@ -11,7 +11,6 @@ so padding cannot change a score. Prompts are never cut; one that does not fit i
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medexpert.engines.base import Completion, PromptError, TextScore
+from medexpert.model.base import chat_format, load
+from medexpert.model.folder import read_lineage
+from medexpert.prompt.template import ChatFormat
 from medexpert.records import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -56,12 +58,7 @@ class LocalEngine:
         self.batch_tokens = batch_tokens
         self.name = name or str(getattr(self.model.config, "name_or_path", "") or "model")
         self.lineage = lineage or {}
-        template = self.tokenizer.chat_template
-        self.chat = (
-            template if isinstance(template, str) else "",
-            self.tokenizer.bos_token or "",
-            self.tokenizer.eos_token or "",
-        )
+        self.chat = ChatFormat(*chat_format(tokenizer))
         config = self.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", 0) or 0)
         self.vocabulary = int(config.vocab_size)
@@ -74,16 +71,22 @@ class LocalEngine:
     def open(
         cls, folder: Path, *, name: str = "", dtype: str = "float32", batch_tokens: int = 4096
     ) -> LocalEngine:
-        """Open a model folder (or a PEFT adapter folder). Raises UserError on an unknown dtype."""
-        from medexpert.model.base import load
+        """Open a model folder, or a PEFT adapter folder.
 
+        The name is by default the folder's own, or "RUN/STAGE" for RUN/STAGE/model.
+        Raises UserError: unknown dtype, or what `model.base.load` raises.
+        """
         if dtype not in DTYPES:
             raise unknown_name("dtype", dtype, DTYPES)
         model, tokenizer = load(folder, dtype=DTYPES[dtype])
-        path = folder / "medexpert.json"
-        lineage = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        parts = folder.resolve().parts
+        own = "/".join(parts[-3:-1] if parts[-1] in ("model", "adapter") else parts[-1:])
         return cls(
-            model, tokenizer, name=name or folder.name, batch_tokens=batch_tokens, lineage=lineage
+            model,
+            tokenizer,
+            name=name or own,
+            batch_tokens=batch_tokens,
+            lineage=read_lineage(folder),
         )
 
     # -- tokens ---------------------------------------------------------------------------------
@@ -91,7 +94,7 @@ class LocalEngine:
     def encode(self, text: str) -> Ids:
         """Token ids as the module docstring says."""
         ids: Ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        bos = self.chat[1]
+        bos = self.chat.bos
         return ids if bos and text.startswith(bos) else [*self._start, *ids]
 
     def count_tokens(self, text: str) -> int:
@@ -106,7 +109,9 @@ class LocalEngine:
             raise PromptError(
                 f"{len(ids)} tokens and {room} to follow do not fit the context of {self.name}"
                 f" ({text[:40]!r}...)",
-                index=index, where=f"prompt {index + 1}", allowed=f"{self.context} tokens",
+                index=index,
+                where=f"prompt {index + 1}",
+                allowed=f"{self.context} tokens",
             )
         return ids
 
@@ -122,7 +127,9 @@ class LocalEngine:
             if whole[: len(ids)] != ids:
                 raise PromptError(
                     f"the tokenizer joins the prompt's end {prompt[-20:]!r} with the choice, so it"
-                    " cannot be scored behind this prompt", index=index, where=where,
+                    " cannot be scored behind this prompt",
+                    index=index,
+                    where=where,
                 )
             if len(whole) == len(ids):
                 raise PromptError("the choice holds no token", index=index, where=where)
@@ -286,7 +293,10 @@ class LocalEngine:
         results: dict[int, Completion] = {}
         for batch in batches([len(row) + max_tokens for row in rows], self.batch_tokens):
             made = generate(
-                self.model, self.tokenizer, [rows[k] for k in batch], settings,
+                self.model,
+                self.tokenizer,
+                [rows[k] for k in batch],
+                settings,
                 [seeds[k] for k in batch],
             )
             results.update(zip(batch, made, strict=True))

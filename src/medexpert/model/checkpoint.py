@@ -8,6 +8,7 @@ written last, `manifest.json` with the checksum of every file.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ def save_model(
 
     The model in memory is not changed. `key` goes into the manifest (empty: the lineage's digest).
 
+    A `parent` that is a folder is written the way :func:`link` puts it.
+
     Raises UserError: disk full (nothing half-written is left), place not writable, a folder with
     foreign files. Raises TypeError for a wrapped adapter: merge it first or use save_adapter.
     """
@@ -48,7 +51,7 @@ def save_model(
         config["dtype"] = str(dtype).removeprefix("torch.")  # transformers writes the model's own
         write_json(temporary / "config.json", config)
         tokenizer.save_pretrained(temporary)
-        return _seal(temporary, lineage, key)
+        return _seal(temporary, _linked(lineage, folder), key)
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -64,23 +67,18 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]
 
 
 def save_adapter(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    *,
-    lineage: Mapping[str, Any],
-    key: str = "",
+    model: PeftModel, folder: Path, *, lineage: Mapping[str, Any], key: str = ""
 ) -> dict[str, Any]:
-    """Write a peft adapter folder (safetensors only); `lineage["parent"]` is how it finds its base.
+    """Write a peft adapter folder (safetensors only, no tokenizer: the base has it).
 
-    Give `parent` as :func:`link` makes it, so that a run folder can be moved as a whole.
+    `lineage["parent"]`, a model folder or a name that `fetch` takes, is how it finds its base; a
+    folder is written the way :func:`link` puts it. Returns the manifest; raises as save_model does.
     """
     if not lineage.get("parent"):
         raise ValueError("an adapter's lineage needs 'parent': without it the base cannot be found")
     with staged(folder) as temporary:
         _save_adapter_files(model, temporary)
-        tokenizer.save_pretrained(temporary)
-        return _seal(temporary, lineage, key)
+        return _seal(temporary, _linked(lineage, folder), key)
 
 
 def _save_adapter_files(model: Any, folder: Path) -> None:
@@ -101,8 +99,17 @@ def _seal(folder: Path, lineage: Mapping[str, Any], key: str) -> dict[str, Any]:
     return write_manifest(folder, key=key or digest(dict(lineage)), files=files, facts=facts)
 
 
+def _linked(lineage: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    parent = Path(str(lineage.get("parent", "")))
+    known = parent != Path() and parent.is_dir()
+    return {**lineage, "parent": link(parent, folder)} if known else dict(lineage)
+
+
 def link(parent: Path, folder: Path) -> str:
-    """How `folder`'s lineage should name `parent`: relative if both lie in one run folder."""
+    """How `folder`'s lineage names `parent`: relative if both lie in one run folder.
+
+    So a run folder can be moved as a whole and its adapters still find their base.
+    """
     parent, folder = parent.resolve(), folder.resolve()
     run = folder.parent.parent
     return os.path.relpath(parent, folder) if parent.is_relative_to(run) else str(parent)
@@ -126,9 +133,15 @@ def open_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     from peft import PeftModel, get_peft_model_state_dict
 
     try:
-        wrapped = PeftModel.from_pretrained(
-            model, folder, is_trainable=False, autocast_adapter_dtype=False, local_files_only=True
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what peft warns of is an error below
+            wrapped = PeftModel.from_pretrained(
+                model,
+                folder,
+                is_trainable=False,
+                autocast_adapter_dtype=False,
+                local_files_only=True,
+            )
     except (ValueError, RuntimeError, KeyError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -87,10 +87,12 @@ def _split_text(tokenizer: Any, name: str, progress: Progress) -> str:
     from tokenizers import pre_tokenizers
 
     if name in _DIGITS_APART:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
-        ])
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True),
+            ]
+        )
         return "digits apart, then GPT-2 splitting"
     if name in _PLAIN or name in _known_to_transformers():
         return "as transformers builds it"

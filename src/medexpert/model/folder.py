@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medexpert.manifest import MANIFEST, output_digest, read_json, sha256_file, verify
-from medexpert.records import UserError, digest
+from medexpert.manifest import MANIFEST, digest_files, output_digest, read_json, verify
+from medexpert.records import UserError
 
 LINEAGE = "medexpert.json"
 WEIGHTS = "model.safetensors"
@@ -209,15 +209,11 @@ def origin(folder: Path) -> dict[str, str]:
 def model_digest(folder: Path) -> str:
     """16 hex digits that change when the model does.
 
-    From the manifest where there is one, from the commit for a hub snapshot, else from the
-    SHA-256 of every JSON, tokenizer and safetensors file (seconds for a large model).
+    From the manifest where there is one, else from the safetensors' bytes (about a second a GB).
     """
     if ours(folder):
         return output_digest(folder)
-    if source := origin(folder):
-        return digest(source)
-    kept = (".json", ".safetensors", ".model", ".txt", ".jinja")
-    return digest({p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.suffix in kept})
+    return digest_files(sorted(folder.glob("*.safetensors")))
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -225,6 +221,8 @@ def describe(folder: Path) -> dict[str, Any]:
 
     `parameters` counts stored tensors (tied embeddings once); `weight_bytes` is their size on disk;
     for an adapter both count the adapter alone and `base` says where its base is.
+    `linear_in_plus_out` sums inputs + outputs of the linear layers that LoRA sits on by default,
+    so that rank times it is the size of such an adapter.
     """
     lineage = read_lineage(folder)
     facts = read_json(folder / MANIFEST) if ours(folder) else {}
@@ -244,7 +242,15 @@ def describe(folder: Path) -> dict[str, Any]:
     }
     if adapter:
         return {**found, "base": lineage.get("parent", ""), "rank": config.get("r")}
-    return {**found, **_shape(config)}
+    linear = [e["shape"] for path in files for n, e in read_header(path).items() if _linear(n, e)]
+    return {**found, **_shape(config), "linear_in_plus_out": sum(map(sum, linear))}
+
+
+def _linear(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether a tensor is the weight of a linear layer other than the output layer."""
+    parts = set(name.split("."))
+    outside = {"embed_tokens", "lm_head", "wte", "wpe", "embed_in", "embed_out"}
+    return len(entry["shape"]) == 2 and parts.isdisjoint(outside)
 
 
 def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,7 +270,7 @@ def _shape(config: Mapping[str, Any]) -> dict[str, Any]:
         "heads": heads,
         "kv_heads": first("num_key_value_heads") or heads,
         "head_dim": first("head_dim") or (hidden // heads if heads else 0),
-        "vocab": first("vocab_size"),
+        "vocabulary": first("vocab_size"),
         "context_length": first("max_position_embeddings", "n_positions"),
         "tied": bool(config.get("tie_word_embeddings", False)),
     }

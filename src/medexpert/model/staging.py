@@ -119,7 +119,7 @@ def locked(folder: Path, progress: Progress = silent) -> Iterator[None]:
         yield
 
 
-def cached(
+def build_once(
     folder: Path, key: str, fill: Callable[[Path], None], progress: Progress = silent
 ) -> Path:
     """`folder`, if it is finished work made from `key`; else it is built by `fill(temporary)`.

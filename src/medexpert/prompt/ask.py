@@ -19,22 +19,18 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True)
-class Reasons:
-    """What the model says for and against one choice; `fault` = why `in_favour` is not sound."""
-
-    in_favour: str
-    against: str
-    fault: str
-
-
-@dataclass(frozen=True)
 class Answer:
-    """`reasons` is empty for a strategy that gives none (`direct`)."""
+    """Reasons and faults are by choice, and empty for a strategy that gives none (`direct`).
+
+    `faults` tells why the reason for a choice is not sound (see `voc.fault`).
+    """
 
     question: str
-    verdict: str
+    choice: str
     probabilities: Mapping[str, float]
-    reasons: Mapping[str, Reasons]
+    reasons_for: Mapping[str, str]
+    reasons_against: Mapping[str, str]
+    faults: Mapping[str, str]
     strategy: str
     trace: Mapping[str, Any]
 
@@ -63,7 +59,10 @@ def ask(
             f"choices {', '.join(map(repr, named)) or 'none'}", allowed="two or more, all different"
         )
     asked = Question(
-        id="ask", question=question.strip(), choices=named, answer="",
+        id="ask",
+        question=question.strip(),
+        choices=named,
+        answer="",
         contexts=(context.strip(),) if context.strip() else (),
         lang=lang or ("zh" if _HAN.search(question) else "en"),
     )
@@ -72,12 +71,14 @@ def ask(
         chosen = replace(chosen, explain=True, max_tokens=max_tokens)
     protocol = "reasoning-required" if asked.contexts else "question-only"
     (found,) = chosen.predict([asked], engine, protocol=protocol, seed=seed)
-    against = found.trace.get("against", {})
-    reasons = {
-        choice: Reasons(row["text"], against.get(choice, ""), row["dropped"])
-        for choice, row in found.trace.get("rationales", {}).items()
-    }
+    rationales = found.trace.get("rationales", {})
     return Answer(
-        question=asked.question, verdict=found.choice, probabilities=found.probabilities,
-        reasons=reasons, strategy=strategy, trace=found.trace,
+        question=asked.question,
+        choice=found.choice,
+        probabilities=found.probabilities,
+        reasons_for={name: row["text"] for name, row in rationales.items()},
+        reasons_against=dict(found.trace.get("against", {})),
+        faults={name: row["dropped"] for name, row in rationales.items() if row["dropped"]},
+        strategy=strategy,
+        trace=found.trace,
     )

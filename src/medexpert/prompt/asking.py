@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from medexpert.prompt import template
 from medexpert.prompt.template import ChatFormat
-from medexpert.records import Prediction, Question, UserError, unknown_name
+from medexpert.records import Prediction, Question, UserError, digest, unknown_name
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -23,14 +23,20 @@ _DIRECT = {
     "question-only": "pubmedqa.question_only",
     "reasoning-free": "pubmedqa.reasoning_free",
 }
+TEMPLATES = (*_DIRECT.values(), "direct.choices")
+"""All that the direct prompt may be made from."""
 Item = TypeVar("Item")
 
 
 class Strategy(Protocol):
-    """A way to answer questions with an engine. `name` is what a recipe and a result call it."""
+    """A way to answer questions. `name` is what recipes and results call it; results of unlike
+    `version` are not to be compared."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
     def predict(
         self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
@@ -64,7 +70,8 @@ def evidence(question: Question, protocol: str) -> str:
         missing = "conclusion (long_answer)" if free else "context"
         raise UserError(
             f"it has no {missing}, which protocol {protocol} shows",
-            where=f"question {question.id}", allowed="protocol question-only",
+            where=f"question {question.id}",
+            allowed="protocol question-only",
         )
     return text
 
@@ -81,8 +88,11 @@ def direct_prompt(question: Question, protocol: str, chat: ChatFormat) -> Scored
     if not (set(question.choices) <= set(VERDICTS) or set(question.choices) <= words):
         name = "direct.choices"
     fields = {
-        "question": question.question, "contexts": question.contexts, "evidence": shown,
-        "long_answer": question.long_answer, "choices": question.choices,
+        "question": question.question,
+        "contexts": question.contexts,
+        "evidence": shown,
+        "long_answer": question.long_answer,
+        "choices": question.choices,
     }
     return Scored(
         question=question.id,
@@ -118,14 +128,20 @@ def score(asked: Sequence[Scored], engine: Engine) -> list[list[float]]:
 
 
 def complete(
-    asked: Sequence[tuple[str, str]], engine: Engine, *, max_tokens: int, seed: int,
+    asked: Sequence[tuple[str, str]],
+    engine: Engine,
+    *,
+    max_tokens: int,
+    seed: int,
     stop: Sequence[str],
 ) -> list[Any]:
     """Greedy completions of (question id, prompt) pairs. Raises UserError naming the question."""
     try:
-        return list(engine.complete(
-            [prompt for _, prompt in asked], max_tokens=max_tokens, stop=stop, seed=seed
-        ))
+        return list(
+            engine.complete(
+                [prompt for _, prompt in asked], max_tokens=max_tokens, stop=stop, seed=seed
+            )
+        )
     except UserError as error:
         raise _for_question(error, [question for question, _ in asked]) from None
 
@@ -150,9 +166,7 @@ def best(choices: Sequence[str], values: Sequence[float]) -> str:
     return choices[max(range(len(choices)), key=lambda k: (values[k], -k))]
 
 
-def decided(
-    question: Question, logprobs: Sequence[float], trace: Mapping[str, Any]
-) -> Prediction:
+def decided(question: Question, logprobs: Sequence[float], trace: Mapping[str, Any]) -> Prediction:
     """Prediction = argmax, probabilities = softmax of the log-probabilities."""
     values = log_softmax(logprobs)
     return Prediction(
@@ -162,6 +176,12 @@ def decided(
         probabilities={c: math.exp(v) for c, v in zip(question.choices, values, strict=True)},
         trace=trace,
     )
+
+
+def versioned(own: int, names: Sequence[str]) -> str:
+    """`own` and a digest of the templates' texts in every language."""
+    ids = [template.template_id(name, lang) for name in names for lang in template.LANGUAGES]
+    return f"{own}+{digest(ids)[:8]}"
 
 
 def in_batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medexpert.prompt.asking import decided, direct_prompt, in_batches, score
-from medexpert.prompt.template import ChatFormat
+from medexpert.prompt.asking import TEMPLATES, decided, direct_prompt, in_batches, score, versioned
 from medexpert.records import Prediction, Question, digest
 
 if TYPE_CHECKING:
@@ -21,18 +20,26 @@ class Direct:
     name: str = "direct"
     batch: int = 16
 
+    @property
+    def version(self) -> str:
+        """Changes with the code's own version and with every text it may show."""
+        return versioned(1, TEMPLATES)
+
     def predict(
         self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
     ) -> Iterator[Prediction]:
         """See `asking.Strategy`. `seed` is not used: nothing is drawn."""
-        chat = ChatFormat(*engine.chat)
         for group in in_batches(questions, self.batch):
-            asked = [direct_prompt(question, protocol, chat) for question in group]
+            asked = [direct_prompt(question, protocol, engine.chat) for question in group]
             for question, item, row in zip(group, asked, score(asked, engine), strict=True):
-                yield decided(question, row, {
-                    "protocol": protocol,
-                    "template": item.template,
-                    "prompt": digest(item.prompt),
-                    "logprobs": dict(zip(question.choices, row, strict=True)),
-                    "tokens": {"prompt": engine.count_tokens(item.prompt), "generated": 0},
-                })
+                yield decided(
+                    question,
+                    row,
+                    {
+                        "protocol": protocol,
+                        "template": item.template,
+                        "prompt": digest(item.prompt),
+                        "logprobs": dict(zip(question.choices, row, strict=True)),
+                        "tokens": {"prompt": engine.count_tokens(item.prompt), "generated": 0},
+                    },
+                )

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001, RUF002 (full-width punctuation is meant)
 """Free text -> one of the choices, or NO_ANSWER. Never a guess.
 
 Two places are read. First the last explicit statement ("Final answer: yes", "the answer is (B)",

@@ -1,7 +1,8 @@
 r"""The only renderer: what is trained on, evaluated and served is the same text.
 
 A template is a file `templates/<name>.<en|zh|any>.txt`: header lines (`version:`, `labels:`,
-`note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned.
+`note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned;
+in a request for free text `[[cue]]` separates the request from the line that opens the reply.
 
 Names beginning with `chat.` are put into the model's chat format: the part before `[[learn]]` is
 the user's message, the part behind it the assistant's, learned together with the end-of-turn mark
@@ -39,6 +40,7 @@ from medexpert.records import UserError, unknown_name
 
 LEARN = "[[learn]]"
 MESSAGES = "[[messages]]"
+CUE = "[[cue]]"
 LANGUAGES = ("en", "zh")
 PLAIN_CHAT = (
     "{% for message in messages %}"
@@ -128,6 +130,23 @@ def render_prompt(
     return render_chat([{"role": "user", "content": given}], chat, reply=True)
 
 
+def render_request(
+    template: str, fields: Mapping[str, Any], *, chat: ChatFormat, lang: str = "en"
+) -> str:
+    """The prompt of a template with a `[[cue]]`, which asks for free text.
+
+    A model with a chat template gets the request as a user message (chat models continue plain
+    text by repeating it); any other gets the request and the cue as plain text.
+    """
+    found = lookup(template, lang)
+    request, _, cue = found.given.partition(CUE)
+    values = _labelled(found, fields)
+    if not chat.template:
+        return _fill(found, request, values) + _fill(found, cue, values)
+    message = {"role": "user", "content": _fill(found, request, values)}
+    return render_chat([message], chat, reply=True)
+
+
 def render_choices(template: str, choices: Sequence[str], *, lang: str = "en") -> list[str]:
     """What is scored behind the prompt for each choice: the learned part of a plain template."""
     found = lookup(template, lang)
@@ -159,9 +178,13 @@ def lookup(name: str, lang: str = "en") -> Template:
     pairs = [p.split("=") for p in entries.get("labels", "").split(",") if p.strip()]
     given, _, learned = body.removesuffix("\n").partition(LEARN)
     return Template(
-        name=name, lang=lang, version=int(entries["version"]),
+        name=name,
+        lang=lang,
+        version=int(entries["version"]),
         labels={key.strip(): value.strip() for key, value in pairs},
-        given=given, learned=learned, sha8=hashlib.sha256(text.encode()).hexdigest()[:8],
+        given=given,
+        learned=learned,
+        sha8=hashlib.sha256(text.encode()).hexdigest()[:8],
     )
 
 
@@ -196,7 +219,9 @@ def _no_null(value: Any) -> Any:
 
 
 _TEXT = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, finalize=_no_null, keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+    finalize=_no_null,
+    keep_trailing_newline=True,
     autoescape=False,
 )
 
@@ -242,8 +267,12 @@ def render_chat(messages: Sequence[Mapping[str, str]], chat: ChatFormat, *, repl
     """
     try:
         return _chat_template(chat.template or PLAIN_CHAT).render(
-            messages=list(messages), add_generation_prompt=reply, tools=None, documents=None,
-            bos_token=chat.bos, eos_token=chat.eos,
+            messages=list(messages),
+            add_generation_prompt=reply,
+            tools=None,
+            documents=None,
+            bos_token=chat.bos,
+            eos_token=chat.eos,
         )
     except jinja2.TemplateError as error:
         raise UserError(f"the model's chat template fails: {error.message or error}") from None
@@ -257,6 +286,8 @@ def _chat_segments(messages: Sequence[Mapping[str, str]], chat: ChatFormat) -> l
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     if not turns:
         raise UserError("a conversation without an assistant turn has nothing to learn")
+    if turns[0] == 0:
+        raise UserError("a conversation opens with an assistant turn", allowed="user or system")
     segments: list[Segment] = []
     done = ""
     for i in turns:

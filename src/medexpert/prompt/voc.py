@@ -1,6 +1,7 @@
 """Verification-of-Choice: explain every choice as if it were right, then verify, then decide.
 
-1. Hypothesise: for each choice one greedy rationale that supposes it is right. A rationale that
+1. Hypothesise: for each choice one greedy rationale that supposes it is right (asked for in the
+   model's chat format where it has one). A rationale that
    names another choice as the answer, repeats itself or is too short is marked with the reason;
    it stays in the comparison, because a missing rationale would itself give the verdict away.
 2. Verify: all rationales side by side, in every cyclic order, each choice identified by its word;
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert.prompt import template
 from medexpert.prompt.asking import (
+    TEMPLATES,
     Scored,
     best,
     complete,
@@ -35,9 +37,9 @@ from medexpert.prompt.asking import (
     in_batches,
     log_softmax,
     score,
+    versioned,
 )
 from medexpert.prompt.parse import parse_choice, stated_choices
-from medexpert.prompt.template import ChatFormat
 from medexpert.records import NO_ANSWER, Prediction, Question, digest
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class Voc:
     explain: bool = False
     max_tokens: int = 128
     batch: int = 8
+
+    @property
+    def version(self) -> str:
+        """Changes with the code's own version and with every text it may show."""
+        return versioned(1, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
 
     def predict(
         self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
@@ -121,7 +128,7 @@ class _Work:
     def __init__(self, engine: Engine, protocol: str, seed: int, max_tokens: int) -> None:
         self.engine, self.protocol, self.seed = engine, protocol, seed
         self.max_tokens = max_tokens
-        self.chat = ChatFormat(*engine.chat)
+        self.chat = engine.chat
         self.tokens: dict[str, Counter[str]] = {}
         self.prompts: dict[str, list[str]] = {}
         self.used: dict[str, dict[str, str]] = {}
@@ -141,7 +148,9 @@ class _Work:
                 completion = made.pop(0)
                 text = " ".join(completion.text.split())
                 row[choice] = Rationale(
-                    text=text, tokens=completion.tokens, finish=completion.finish,
+                    text=text,
+                    tokens=completion.tokens,
+                    finish=completion.finish,
                     dropped=fault(text, choice, question, self.engine.count_tokens(text)),
                 )
             found.append(row)
@@ -157,9 +166,7 @@ class _Work:
             for turn in range(len(question.choices)):
                 order = question.choices[turn:] + question.choices[:turn]
                 shown = [(word(question, c), row[c].text) for c in order]
-                labels = template.render_choices(
-                    "voc.verify", question.choices, lang=question.lang
-                )
+                labels = template.render_choices("voc.verify", question.choices, lang=question.lang)
                 asked.append(self._scored("voc.verify", question, labels, rationales=shown))
                 orders.append((k, order))
         scores = score(asked, self.engine)
@@ -186,10 +193,12 @@ class _Work:
         for question, values in zip(group, score(direct, self.engine), strict=True):
             size = len(question.choices)
             ptrue, margins = margins[:size], margins[size:]
-            found.append({
-                "ptrue": dict(zip(question.choices, log_softmax(ptrue), strict=True)),
-                "direct": dict(zip(question.choices, log_softmax(values), strict=True)),
-            })
+            found.append(
+                {
+                    "ptrue": dict(zip(question.choices, log_softmax(ptrue), strict=True)),
+                    "direct": dict(zip(question.choices, log_softmax(values), strict=True)),
+                }
+            )
         return found
 
     def contradict(
@@ -211,7 +220,10 @@ class _Work:
             "evidence": evidence(question, self.protocol),
             "choices": [word(question, c) for c in question.choices],
         }
-        text = template.render_prompt(name, values | fields, chat=self.chat, lang=question.lang)
+        # Scored words go behind plain text, as in `direct`; free text is asked for as a chat.
+        free = name in ("voc.hypothesise", "voc.contradict")
+        render = template.render_request if free else template.render_prompt
+        text = render(name, values | fields, chat=self.chat, lang=question.lang)
         self._note(question, text, name, template.template_id(name, question.lang))
         return question.id, text
 
@@ -229,9 +241,7 @@ class _Work:
         counts["prompt"] += self.engine.count_tokens(prompt)
 
     def _complete(self, asked: Sequence[tuple[str, str]]) -> list[Any]:
-        made = complete(
-            asked, self.engine, max_tokens=self.max_tokens, seed=self.seed, stop=STOP
-        )
+        made = complete(asked, self.engine, max_tokens=self.max_tokens, seed=self.seed, stop=STOP)
         for (identity, _), completion in zip(asked, made, strict=True):
             self.tokens[identity]["generated"] += completion.tokens
         return made
@@ -270,8 +280,6 @@ def _flip_rate(
     return sum(one != verdict for one in own) / len(own)
 
 
-def _mixed(
-    choices: Sequence[str], features: Mapping[str, Mapping[str, float]]
-) -> dict[str, float]:
+def _mixed(choices: Sequence[str], features: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """sum over features of weight x log-softmax."""
     return {c: sum(WEIGHTS[f] * values[c] for f, values in features.items()) for c in choices}

@@ -44,6 +44,7 @@ class Account:
     """Where every item and token went; written to the stage manifest."""
 
     items: int = 0
+    not_read: int = 0
     split_items: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
@@ -56,6 +57,7 @@ class Account:
     def facts(self) -> dict[str, object]:
         return {
             "items": self.items,
+            "not_read_beyond_max_tokens": self.not_read,
             "split_items": self.split_items,
             "dropped": dict(self.dropped),
             "tokens_per_epoch": self.tokens,
@@ -108,11 +110,14 @@ def segment_piece(segments: Sequence[Segment], encode: Encode) -> Piece:
 
 
 def document_pieces(
-    texts: Iterable[str], encode: Encode, eos: int, length: int, account: Account
+    texts: Iterable[str], encode: Encode, eos: int, length: int, account: Account, cap: int = 0
 ) -> list[Piece]:
-    """Stage-1 pieces of many documents, counted."""
+    """Stage-1 pieces of many documents, counted; read until `cap` tokens are there (0 = all)."""
     pieces: list[Piece] = []
     for text in texts:
+        if cap and account.tokens >= cap:
+            account.not_read += 1
+            continue
         account.items += 1
         parts = text_pieces(text, encode, eos, length)
         account.split_items += len(parts) > 1
@@ -123,13 +128,23 @@ def document_pieces(
 
 
 def example_pieces(
-    rendered: Iterable[Sequence[Segment]], encode: Encode, length: int, account: Account
+    rendered: Iterable[Callable[[], Sequence[Segment]]],
+    encode: Encode,
+    length: int,
+    account: Account,
+    cap: int = 0,
 ) -> list[Piece]:
-    """Stage-2 and -3 pieces. An example that does not fit is dropped and counted, never cut."""
+    """Stage-2 and -3 pieces, read until `cap` tokens are there (0 = all).
+
+    An example that does not fit is dropped and counted, never cut.
+    """
     pieces: list[Piece] = []
-    for segments in rendered:
+    for render in rendered:
+        if cap and account.tokens >= cap:
+            account.not_read += 1
+            continue
         account.items += 1
-        piece = segment_piece(segments, encode)
+        piece = segment_piece(render(), encode)
         if len(piece) > length:
             account.dropped["longer than sequence_length"] += 1
         elif not (piece.targets != IGNORE).any():

@@ -12,7 +12,13 @@ from medexpert.records import Document, read_jsonl
 from medexpert.train.batches import Account, Encode, Piece, document_pieces
 
 
-def pieces(path: Path, encode: Encode, eos: int, length: int, account: Account) -> list[Piece]:
-    """The stage's documents as pieces of at most `length` tokens, in file order."""
+def pieces(
+    path: Path, encode: Encode, eos: int, length: int, account: Account, cap: int
+) -> list[Piece]:
+    """The stage's documents as pieces of at most `length` tokens, in file order.
+
+    With a `cap` (0 = none) only as many are read as give that many tokens: the mix keeps its shares
+    in every prefix of the file.
+    """
     texts = (document.text for document in read_jsonl(path, Document))
-    return document_pieces(texts, encode, eos, length, account)
+    return document_pieces(texts, encode, eos, length, account, cap)

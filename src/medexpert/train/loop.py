@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from medexpert import manifest
+from medexpert.model.base import cast_weights
 from medexpert.recipe import Stage
 from medexpert.records import UserError, digest
 from medexpert.train import state
@@ -105,7 +106,7 @@ def train(
                 state.save(folder / "state", at, masters, optimizer, key)
             if stop.requested:
                 raise Interrupted(f"{name} stopped after step {at.step} of {plan.steps}")
-    model.to(torch.float32)
+    cast_weights(model, torch.float32)
     masters.publish()
     model.eval()
     losses = log.losses()

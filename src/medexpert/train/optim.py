@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from medexpert.model.base import cast_weights
 from medexpert.recipe import Stage
 
 
@@ -37,7 +38,8 @@ class Masters:
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.master = {name: p.detach().float().clone() for name, p in self.live.items()}
-        model.to(dtype)
+        # Parameters only: rounding the rotary frequencies would move every position.
+        cast_weights(model, dtype)
         self.live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in self.live.items():
             parameter.register_post_accumulate_grad_hook(self._collector(self.master[name]))

@@ -13,6 +13,7 @@ import torch
 from medexpert import manifest
 from medexpert.model import base, checkpoint
 from medexpert.model.adapters import ADAPTERS
+from medexpert.model.folder import model_digest
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, Stage, StageName
 from medexpert.records import UserError
@@ -81,19 +82,21 @@ def stage_pieces(
         raise UserError("its tokenizer has no end-of-text token", where=str(data))
     encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
     length = settings.sequence_length
+    # Later epochs need all of the data; within the first, the cap says how much is used.
+    cap = settings.max_tokens if settings.epochs <= 1 else 0
     if name == "knowledge":
-        return knowledge.pieces(data, encode, eos, length, account)
+        return knowledge.pieces(data, encode, eos, length, account, cap)
     chat = ChatFormat(*base.chat_format(tokenizer))
     room = {"instruct": instruct.pieces, "adapt": adapt.pieces}[name]
-    return room(data, encode, chat, length, account)
+    return room(data, encode, chat, length, account, cap)
 
 
 def _announce(name: str, plan: Plan, account: Account, say: Say) -> None:
     lost = ", ".join(f"{n} {why}" for why, n in account.dropped.items())
     say(
-        f"{name}: {account.items} items ({account.split_items} split"
-        f"{', dropped: ' + lost if lost else ''}), {plan.tokens} tokens in {len(plan.rows)} rows, "
-        f"{plan.steps} steps"
+        f"{name}: {account.items} items ({account.split_items} split, {account.not_read} beyond "
+        f"max_tokens{', dropped: ' + lost if lost else ''}), {plan.tokens} tokens in "
+        f"{len(plan.rows)} rows, {plan.steps} steps"
     )
 
 
@@ -112,7 +115,8 @@ def _facts(
         "seed": recipe.seed,
         "settings": recipe.stage(name).model_dump(mode="json"),
         "parent": str(parent),
-        "parent_digest": parent_digest(parent),
+        "parent_digest": model_digest(parent),
+        "licence": base.describe(parent)["licence"],
         "data_sha256": manifest.sha256_file(data),
         "steps": outcome.steps,
         "rows": len(plan.rows),
@@ -123,14 +127,6 @@ def _facts(
         "threads": torch.get_num_threads(),
         **account.facts(),
     }
-
-
-def parent_digest(parent: Path) -> str:
-    """Digest of a model folder: of its manifest where it has one, else of its weights."""
-    if (parent / manifest.MANIFEST).is_file():
-        return manifest.output_digest(parent)
-    weights = sorted(parent.glob("*.safetensors"))
-    return manifest.digest_files(weights)
 
 
 def _save(
@@ -144,6 +140,7 @@ def _save(
             "parent",
             "parent_digest",
             "data_sha256",
+            "licence",
             "steps",
             "tokens",
             "seed",

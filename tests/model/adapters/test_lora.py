@@ -28,9 +28,7 @@ def lora_state(wrapped: Any) -> dict[str, Any]:
 
 
 def test_the_table_names_the_adapters() -> None:
-    assert ADAPTERS["lora"].add is add_lora
-    assert ADAPTERS["lora"].merge is merge_lora
-    assert all(name == adapter.name for name, adapter in ADAPTERS.items())
+    assert ADAPTERS["lora"] is add_lora
 
 
 def test_it_starts_as_identity(tiny: Any, model: Any, tokens: Any) -> None:
@@ -110,13 +108,13 @@ def test_a_module_that_matches_nothing_names_the_candidates(model: Any) -> None:
     assert not hasattr(model, "peft_config")
 
 
-def test_a_pattern_is_checked_too(model: Any) -> None:
+def test_a_pattern_is_checked_too(tiny: Any, model: Any) -> None:
     wrapped = add_lora(model, Lora(target_modules=r".*layers\.1\..*(q|v)_proj"), seed=0)
     assert sum(p.requires_grad for p in wrapped.parameters()) == 4
-    with pytest.raises(UserError, match=r"no module of the model matches '\.\*layers\.9"):
-        add_lora(model, Lora(target_modules=r".*layers\.9\..*"), seed=0)
+    with pytest.raises(UserError, match=r"no module of the model matches '\.\*layers9'"):
+        add_lora(tiny.make_model(), Lora(target_modules=".*layers9"), seed=0)
     with pytest.raises(UserError, match="is no regular expression"):
-        add_lora(model, Lora(target_modules="(q_proj"), seed=0)
+        add_lora(tiny.make_model(), Lora(target_modules="(q_proj"), seed=0)
 
 
 def test_a_module_that_cannot_carry_lora(model: Any) -> None:

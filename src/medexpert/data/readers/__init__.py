@@ -1,4 +1,4 @@
-"""One function per published raw format: files -> Document | Example, or Drop / Change with a reason.
+"""One function per published raw format: files -> Document | Example, or a Drop or Change.
 
 A row that breaks the format is a UserError with file and line; a row that is well formed but not
 usable is a Drop. PubMedQA and trialgen need a fold or a seed, so the build calls them itself.

@@ -1,4 +1,4 @@
-"""Stage-1 formats -> Document. `source` is the collection inside the file; the build adds the rest."""
+"""Stage-1 formats -> Document; `source` is the collection inside the file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ def _document(
     if title and text and not text.startswith(title):
         text = f"{title}\n{text}"
     return Document(
-        id=identifier, text=text, title=title, ids=ids,
+        id=identifier,
+        text=text,
+        title=title,
+        ids=ids,
         source=optional_text(row, "source", where),
         lang=optional_text(row, "lang", where),
         licence=optional_text(row, "license", where) or optional_text(row, "licence", where),

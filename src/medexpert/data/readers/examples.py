@@ -23,8 +23,11 @@ from medexpert.data.readers.rows import (
 from medexpert.records import Example, UserError
 
 ROLES = {
-    "user": "user", "assistant": "assistant", "system": "system",
-    "patient": "user", "doctor": "assistant",
+    "user": "user",
+    "assistant": "assistant",
+    "system": "system",
+    "patient": "user",
+    "doctor": "assistant",
 }
 
 
@@ -41,7 +44,11 @@ def _example(
     row: Mapping[str, Any], where: str, kind: str, template: str, fields: Mapping[str, Any]
 ) -> Example:
     return Example(
-        id=id_of(row, where), kind=kind, template=template, fields=fields, ids=ids_of(row, where),
+        id=id_of(row, where),
+        kind=kind,
+        template=template,
+        fields=fields,
+        ids=ids_of(row, where),
         source=optional_text(row, "source", where),
         lang=optional_text(row, "lang", where),
         licence=optional_text(row, "license", where),
@@ -74,7 +81,9 @@ def reasoning(paths: Sequence[Path]) -> Iterator[Item]:
         rationale = text_of(row, "rationale", where)
         drop = _blank(identifier, question=question, rationale=rationale, answer=answer)
         fields = {
-            "question": question.strip(), "rationale": rationale.strip(), "answer": answer.strip()
+            "question": question.strip(),
+            "rationale": rationale.strip(),
+            "answer": answer.strip(),
         }
         yield drop or _example(row, where, "reasoning", "chat.reasoning", fields)
 
@@ -92,8 +101,13 @@ def mcq(paths: Sequence[Path]) -> Iterator[Item]:
 
 
 def _choice(
-    row: Mapping[str, Any], where: str, identifier: str, question: str,
-    options: Mapping[str, str], answer: str, explanation: str,
+    row: Mapping[str, Any],
+    where: str,
+    identifier: str,
+    question: str,
+    options: Mapping[str, str],
+    answer: str,
+    explanation: str,
 ) -> Item:
     if (drop := _blank(identifier, question=question, answer=answer)) is not None:
         return drop
@@ -103,7 +117,9 @@ def _choice(
         several = len(answer) > 1 and all(letter in options for letter in answer)
         return Drop(identifier, "several_right_answers" if several else "answer_is_no_option")
     fields = {
-        "question": question.strip(), "options": dict(options), "answer_idx": answer,
+        "question": question.strip(),
+        "options": dict(options),
+        "answer_idx": answer,
         "explanation": explanation.strip(),
     }
     template = "chat.mcq_reason" if fields["explanation"] else "chat.mcq_label"
@@ -145,7 +161,7 @@ def _alternate(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[
     if len(filled) != len(turns):
         changes.append("empty_turn_removed")
     system = [turn for turn in filled[:1] if turn["role"] == "system"]
-    rest = filled[len(system):]
+    rest = filled[len(system) :]
     start = next((i for i, turn in enumerate(rest) if turn["role"] == "user"), len(rest))
     if start:
         changes.append("opening_assistant_turn_removed")

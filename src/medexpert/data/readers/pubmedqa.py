@@ -55,7 +55,8 @@ def find_pubmedqa(root: Path) -> Path:
         if folder.is_dir() and _file_in(folder) is not None:
             return folder if name != "." else root
     raise UserError(
-        "no PubMedQA here", where=str(root),
+        "no PubMedQA here",
+        where=str(root),
         allowed=f"{', '.join(FILES)} or a parquet file of pqa_labeled, in this folder or in "
         + ", ".join(FOLDERS[1:]),
     )
@@ -78,7 +79,7 @@ def read_pubmedqa(folder_or_file: Path) -> dict[str, Question]:
     """
     file = folder_or_file if folder_or_file.is_file() else _file_in(folder_or_file)
     if file is None:
-        raise UserError("no PubMedQA file here", where=str(folder_or_file), allowed=", ".join(FILES))
+        raise UserError("no PubMedQA file", where=str(folder_or_file), allowed=", ".join(FILES))
     rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
     found = {pmid: _question(pmid, row, where) for pmid, where, row in rows}
     if not found:
@@ -97,8 +98,8 @@ def _json_rows(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def _parquet_rows(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Rows of the hub's parquet in the JSON file's shape. Needs pyarrow."""
     try:
-        import pyarrow as arrow  # type: ignore[import-untyped]
-        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
     except ImportError:
         raise UserError(
             "reading parquet needs pyarrow", where=str(file), allowed="pip install pyarrow"
@@ -121,11 +122,17 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
         pmid = str(row["pubid"])
         unique.check(pmid, where)
         context = object_of(row["context"], "context", where)
-        yield pmid, where, {
-            "QUESTION": row["question"],
-            "CONTEXTS": context.get("contexts"), "LABELS": context.get("labels") or [],
-            "LONG_ANSWER": row["long_answer"], "final_decision": row["final_decision"],
-        }
+        yield (
+            pmid,
+            where,
+            {
+                "QUESTION": row["question"],
+                "CONTEXTS": context.get("contexts"),
+                "LABELS": context.get("labels") or [],
+                "LONG_ANSWER": row["long_answer"],
+                "final_decision": row["final_decision"],
+            },
+        )
 
 
 def _question(pmid: str, row: Mapping[str, Any], where: str) -> Question:
@@ -136,9 +143,14 @@ def _question(pmid: str, row: Mapping[str, Any], where: str) -> Question:
     if answer not in CHOICES:
         raise UserError(f"final_decision {answer!r}", where=where, allowed=", ".join(CHOICES))
     return Question(
-        id=pmid, question=text_of(row, "QUESTION", where), choices=CHOICES, answer=answer,
-        contexts=contexts, context_labels=_strings(row, "LABELS", where),
-        long_answer=text_of(row, "LONG_ANSWER", where), ids={"pmid": pmid},
+        id=pmid,
+        question=text_of(row, "QUESTION", where),
+        choices=CHOICES,
+        answer=answer,
+        contexts=contexts,
+        context_labels=_strings(row, "LABELS", where),
+        long_answer=text_of(row, "LONG_ANSWER", where),
+        ids={"pmid": pmid},
     )
 
 
@@ -149,7 +161,7 @@ def _strings(row: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def test_questions(root: Path, *, keep_long_answer: bool = False) -> list[Question]:
+def test_questions(root: Path, *, keep_long_answer: bool = False) -> list[Question]:  # noqa: PT028
     """The 500 official test items in the official order, long answers emptied.
 
     `keep_long_answer` is for the reasoning-free diagnostic only. Raises UserError when the local
@@ -161,7 +173,7 @@ def test_questions(root: Path, *, keep_long_answer: bool = False) -> list[Questi
 
 
 def fold_questions(root: Path, fold: int) -> tuple[list[Question], list[Question]]:
-    """(450 training items, 50 dev items) of one cross-validation fold; no test item is in either."""
+    """(450 training items, 50 dev items) of a cross-validation fold; no test item is in either."""
     folds = official_split().folds
     if not 0 <= fold < len(folds):
         raise UserError(f"fold {fold}", allowed=f"0 to {len(folds) - 1}")
@@ -181,6 +193,7 @@ def _pick(
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(pmids)} {what} are missing (first: PMID {missing[0]})",
-            where=str(place), allowed="the complete ori_pqal.json or pqa_labeled parquet",
+            where=str(place),
+            allowed="the complete ori_pqal.json or pqa_labeled parquet",
         )
     return [found[pmid] for pmid in pmids]

@@ -86,7 +86,8 @@ def _parse(line: bytes, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte {error.start} of the line)", where=where) from None
     except json.JSONDecodeError as error:
-        raise UserError(f"not valid JSON: {error.msg} (column {error.colno})", where=where) from None
+        what = f"not valid JSON: {error.msg} (column {error.colno})"
+        raise UserError(what, where=where) from None
 
 
 class _DuplicateKey(Exception):
@@ -105,7 +106,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def whole_json(path: Path) -> Any:
-    """The one JSON value of a file. A key that occurs twice in an object is an error, never the last."""
+    """The one JSON value of a file. A key that occurs twice in an object is an error."""
     data = b"".join(line for _, line in raw_lines(path))
     try:
         text = data.decode("utf-8")
@@ -172,6 +173,8 @@ def id_of(row: Mapping[str, Any], where: str) -> str:
     value = text_of(row, "id", where)
     if not value:
         raise UserError("field 'id' is empty", where=where)
+    if not value.isprintable():
+        raise UserError("field 'id' holds control characters or half a surrogate", where=where)
     return value
 
 

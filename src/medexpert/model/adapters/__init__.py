@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from medexpert.model.adapters import lora
 
-
-@dataclass(frozen=True)
-class Adapter:
-    """`add(model, settings, seed)` wraps a model; `merge(wrapped)` gives the plain model back."""
-
-    name: str
-    add: Callable[[Any, Any, int], Any]
-    merge: Callable[[Any], Any]
-
-
-ADAPTERS: dict[str, Adapter] = {
-    "lora": Adapter("lora", lora.add_lora, lora.merge_lora),
+ADAPTERS: dict[str, Callable[[Any, Any, int], Any]] = {
+    "lora": lora.add_lora,
 }
+"""`ADAPTERS[method](model, settings, seed)` wraps the model; only what it adds is trainable."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def add_lora(model: PreTrainedModel, settings: Lora, seed: int) -> PeftModel:
         bias="none",
     )
     cards = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=cards):
+    with torch.random.fork_rng(devices=cards), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft calling transformers
         torch.manual_seed(seed)
         try:
             wrapped: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -63,11 +65,13 @@ def candidates(model: PreTrainedModel) -> list[str]:
 
     whole: Any = model
     output = whole.get_output_embeddings()
-    return sorted({
-        name.rsplit(".", 1)[-1]
-        for name, module in model.named_modules()
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not output
-    })
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in model.named_modules()
+            if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not output
+        }
+    )
 
 
 def _check_targets(targets: str | Sequence[str], model: PreTrainedModel) -> None:

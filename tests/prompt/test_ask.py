@@ -1,0 +1,59 @@
+"""A question from a person: what the prompts say, what comes back, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from medexpert.engines.scripted import ScriptedEngine
+from medexpert.prompt.ask import ask
+from medexpert.records import UserError
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    def said(prompt: str) -> str:
+        return "It is not so." if prompt.endswith("Against:") else "It is so for these reasons."
+
+    return ScriptedEngine(said, lambda p, cs: [-float(n) for n, _ in enumerate(cs)])
+
+
+def test_verdict_with_reasons_for_and_against(engine: ScriptedEngine) -> None:
+    answer = ask("Is aspirin an antiplatelet drug?", engine)
+    assert answer.choice == "yes"
+    assert sum(answer.probabilities.values()) == pytest.approx(1.0)
+    assert answer.reasons_for["no"] == "It is so for these reasons."
+    assert answer.reasons_against["maybe"] == "It is not so."
+    assert answer.faults == dict.fromkeys(("yes", "no", "maybe"), "too_short")
+
+
+def test_no_context_no_abstract(engine: ScriptedEngine) -> None:
+    for strategy in ("voc", "voc-likelihood", "direct"):
+        ask("Is it so?", engine, strategy=strategy)
+    prompts = [p for call in engine.calls for p in call.prompts]
+    assert not [p for p in prompts if "bstract" in p]
+    engine.calls.clear()
+    ask("Is it so?", engine, context="It is so.")
+    assert all(p.startswith("Abstract: It is so.\n") for c in engine.calls for p in c.prompts)
+
+
+def test_direct_gives_no_reasons(engine: ScriptedEngine) -> None:
+    answer = ask("Is it so?", engine, strategy="direct", choices=("aspirin", "warfarin"))
+    assert answer.reasons_for == answer.reasons_against == {}
+    assert answer.choice == "aspirin"
+
+
+def test_language_follows_the_question(engine: ScriptedEngine) -> None:
+    ask("阿司匹林是抗血小板药吗？", engine)
+    assert engine.calls[0].prompts[0].startswith("问题：")
+    assert not [p for call in engine.calls for p in call.prompts if "摘要" in p]
+
+
+def test_faults_are_named(engine: ScriptedEngine) -> None:
+    with pytest.raises(UserError, match="the question is empty"):
+        ask("  ", engine)
+    with pytest.raises(UserError, match="choices 'yes'; allowed: two or more, all different"):
+        ask("Is it?", engine, choices=("yes",))
+    with pytest.raises(UserError, match="choices 'yes', 'Yes'; allowed"):
+        ask("Is it?", engine, choices=("yes", "Yes"))
+    with pytest.raises(UserError, match=r"unknown strategy 'vocs'.*did you mean 'voc'"):
+        ask("Is it?", engine, strategy="vocs")

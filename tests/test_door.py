@@ -1,0 +1,102 @@
+"""The command line: help, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from medexpert import __version__
+from medexpert.__main__ import app, main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def commands() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, command: Any) -> None:
+        for name, child in getattr(command, "commands", {}).items():
+            found[f"{prefix}{name}"] = child
+            walk(f"{prefix}{name} ", child)
+
+    walk("", typer.main.get_command(app))
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_verb_has_help_with_an_example(name: str, capsys: Any) -> None:
+    command = commands()[name]
+    if not hasattr(command, "commands"):
+        assert f"Example: medexpert {name.split()[0]}" in command.help
+    assert main([*name.split(), "--help"]) == 0
+    assert "Usage: medexpert" in capsys.readouterr().out
+
+
+def test_version(capsys: Any) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"medexpert {__version__}\n"
+
+
+def error_of(capsys: Any, *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    return str(capsys.readouterr().err)
+
+
+def test_bad_input_is_one_line_and_exit_2(capsys: Any, tmp_path: Path) -> None:
+    assert "did you mean 'demo.toml'?" in error_of(
+        capsys, "run", str(ROOT / "recipes/demo/dem.toml")
+    )
+    (tmp_path / "r.toml").write_text('name = "x"\n[data]\nqarantine = []\n')
+    assert "did you mean 'quarantine'?" in error_of(capsys, "check", str(tmp_path / "r.toml"))
+    demo = str(ROOT / "recipes" / "demo")
+    line = error_of(capsys, "train", "knowlege", demo)
+    assert line.startswith("medexpert: unknown stage 'knowlege'")
+    assert "did you mean 'knowledge'?" in line
+    line = error_of(capsys, "evaluate", "--model", "m", "--task", "pubmedq", "--out", "o")
+    assert "did you mean 'pubmedqa'?" in line
+    line = error_of(
+        capsys, "evaluate", "--model", "m", "--task", "trialgen", "--strategy", "vok", "--out", "o"
+    )
+    assert "did you mean 'voc'?" in line
+    line = error_of(capsys, "data", "sources", "starter-pasages-en")
+    assert "did you mean 'starter-passages-en'?" in line
+    assert "two or more different words" in error_of(capsys, "ask", "Why?", "--choices", "yes")
+    assert "the question is empty" in error_of(capsys, "ask", " ")
+    assert "no such file" in error_of(capsys, "ask", "Why?", "--context", "@nowhere.txt")
+
+
+def test_wrong_usage_is_exit_2(capsys: Any) -> None:
+    assert main(["evaluate"]) == 2
+    assert main(["nonsense"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_data_recipe_is_short_for_data_build() -> None:
+    from medexpert.__main__ import _arguments
+
+    assert _arguments(["data", "recipes/demo"]) == ["data", "build", "recipes/demo"]
+    assert _arguments(["data", "sources"]) == ["data", "sources"]
+    assert _arguments(["data", "--help"]) == ["data", "--help"]
+
+
+def test_interrupt_is_exit_130(capsys: Any, monkeypatch: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt("knowledge stopped after step 3 of 9")
+
+    monkeypatch.setattr("medexpert.recipe.load", stopped)
+    assert main(["run", "x"]) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (
+        "medexpert: knowledge stopped after step 3 of 9; run the same command to continue"
+    )
+
+
+def test_an_unexpected_os_error_is_one_line(capsys: Any, monkeypatch: Any) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise IsADirectoryError(21, "Is a directory", "somewhere")
+
+    monkeypatch.setattr("medexpert.__main__.app", fails)
+    assert error_of(capsys, "run", "x") == "medexpert: somewhere: Is a directory\n"

@@ -1,0 +1,304 @@
+"""The whole path on a tiny model: completes, skips, reruns what changed, survives kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medexpert import manifest
+from medexpert.pipeline import Pipeline
+from medexpert.recipe import load
+from medexpert.records import UserError
+
+CHAT = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
+    "+ '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+RECIPE = """
+name = "tiny"
+threads = 1
+output = "{run}"
+[base]
+model = "{base}"
+[[data.knowledge]]
+source = "starter-passages-en"
+limit = 40
+heldout = 4
+[[data.knowledge]]
+source = "starter-general-en"
+role = "replay"
+limit = 20
+heldout = 2
+[[data.instruct]]
+source = "starter-qa-en"
+limit = 20
+[[data.instruct]]
+source = "starter-mcq-en"
+limit = 20
+[[data.adapt]]
+source = "trialgen"
+limit = 12
+[knowledge]
+max_tokens = 6000
+sequence_length = 128
+rows_per_step = 2
+learning_rate = 1e-3
+checkpoint_every = 2
+[instruct]
+max_tokens = 4000
+sequence_length = 512
+rows_per_step = 2
+checkpoint_every = 2
+[adapt]
+epochs = 2
+sequence_length = 1024
+rows_per_step = 1
+checkpoint_every = 2
+[adapt.lora]
+rank = 2
+alpha = 4
+[evaluate]
+task = "trialgen"
+limit = 6
+batch_tokens = 2048
+"""
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with a byte-level tokenizer trained on the starter data."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    starter = Path(__file__).resolve().parents[1] / "src" / "medexpert" / "data" / "starter"
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=800, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
+    raw.train([str(p) for p in sorted(starter.glob("*_en*.jsonl"))], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+    )  # fmt: skip
+    tokenizer.chat_template = CHAT
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+            tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        )
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("base")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, base_model: Path) -> Callable[..., Path]:
+    """A function that writes the tiny recipe with its run folder at tmp_path/NAME."""
+
+    def write(name: str = "run", text: str = RECIPE) -> Path:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.format(run=tmp_path / name, base=base_model))
+        return path
+
+    return write
+
+
+def run(path: Path, lines: list[str], *overrides: str) -> Pipeline:
+    pipeline = Pipeline(load(path, overrides), lines.append)
+    pipeline.run(pipeline.steps())
+    return pipeline
+
+
+def weights(folder: Path) -> dict[str, str]:
+    return {
+        stage: manifest.sha256_file(folder / stage / "model" / "model.safetensors")
+        for stage in ("knowledge", "instruct", "adapt")
+    }
+
+
+@pytest.mark.slow
+def test_a_run_completes_skips_and_reruns_only_what_changed(recipe: Callable[..., Path]) -> None:
+    path, lines = recipe(), list[str]()
+    pipeline = run(path, lines)
+    root = pipeline.root
+    for point in ("base", "knowledge", "instruct", "adapt"):
+        result = json.loads((root / "evaluate" / point / "direct" / "result.json").read_text())
+        assert result["n"] == 6
+        assert json.loads((root / "evaluate" / point / "heldout.json").read_text())
+    assert (root / "adapt" / "adapter" / "adapter_config.json").is_file()
+    assert not (root / "adapt" / "state").exists()
+    assert (root / "report" / "report.html").stat().st_size > 10_000
+    first = weights(root)
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+
+    lines.clear()
+    run(path, lines)
+    assert all("skipped" in line for line in lines), lines
+    changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
+    assert changed <= {"recipe.json", ".lock"}
+
+    lines.clear()
+    run(path, lines, "instruct.learning_rate=5e-4")
+    told = "\n".join(lines)
+    for name in ("data", "evaluate base direct", "knowledge", "evaluate knowledge direct"):
+        assert f"{name}: complete and unchanged, skipped" in lines, told
+    for name in ("instruct: done", "adapt: done", "evaluate adapt direct: done", "report: done"):
+        assert name in told
+    second = weights(root)
+    assert second["knowledge"] == first["knowledge"]
+    assert second["instruct"] != first["instruct"]
+    assert second["adapt"] != first["adapt"]
+
+    lines.clear()
+    run(path, lines, "instruct.learning_rate=5e-4", "knowledge.checkpoint_every=7")
+    assert all("skipped" in line for line in lines), lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_minus_nine_in_every_step_ends_byte_equal(recipe: Callable[..., Path]) -> None:
+    whole = run(recipe("whole"), []).root
+    path = recipe("cut")
+    cut = path.with_suffix("")
+    for moment in (
+        "data: started", "evaluate base direct: started", "evaluate base held-out text: started",
+        "knowledge 1/", "evaluate knowledge direct: started", "instruct 1/", "adapt 1/",
+        "report: started",
+    ):  # fmt: skip
+        assert kill_at(path, moment), f"never reached {moment!r}"
+    run(path, [])
+    assert weights(cut) == weights(whole)
+    for point in ("base", "knowledge", "instruct", "adapt"):
+        one, two = (root / "evaluate" / point / "direct" for root in (whole, cut))
+        assert (one / "predictions.json").read_bytes() == (two / "predictions.json").read_bytes()
+        a, b = (json.loads((root / "result.json").read_text()) for root in (one, two))
+        assert (a["accuracy"], a["macro_f1"], a["n"]) == (b["accuracy"], b["macro_f1"], b["n"])
+    left = [p for p in cut.rglob("*partial*")]
+    assert not left, left
+
+
+def kill_at(path: Path, moment: str) -> bool:
+    """Start `medexpert run`, and SIGKILL it when a progress line says `moment`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medexpert", "run", str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    reached = False
+    for line in process.stderr:
+        if moment in line:
+            os.kill(process.pid, signal.SIGKILL)
+            reached = True
+            break
+    process.stderr.close()
+    process.wait()
+    return reached
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment", ["data: started", "evaluate base direct: started", "knowledge 1/"]
+)
+def test_ctrl_c_is_one_line_and_exit_130(recipe: Callable[..., Path], moment: str) -> None:
+    path = recipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medexpert", "run", str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    rest: list[str] = []
+    sent = False
+    for line in process.stderr:
+        rest.append(line)
+        if not sent and moment in line:
+            sent = True
+            process.send_signal(signal.SIGINT)
+    assert process.wait() == 130, rest
+    assert "Traceback" not in "".join(rest)
+    assert "run the same command to continue" in rest[-1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_continues_later(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(mount)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        path = recipe()
+        command = [
+            sys.executable,
+            "-m",
+            "medexpert",
+            "run",
+            str(path),
+            "--set",
+            f"output={mount}/r",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert "the disk is full" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=50m", str(mount)], check=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.slow
+def test_a_missing_or_damaged_model_file_reruns_that_stage(recipe: Callable[..., Path]) -> None:
+    path, lines = recipe(), list[str]()
+    root = run(path, lines).root
+    before = weights(root)
+    (root / "instruct" / "model" / "model.safetensors").unlink()
+    lines.clear()
+    run(path, lines)
+    assert "knowledge: complete and unchanged, skipped" in lines
+    assert "instruct: started" in lines
+    assert weights(root) == before
+
+
+def test_two_runs_in_one_folder_are_refused(recipe: Callable[..., Path]) -> None:
+    pipeline = Pipeline(load(recipe()), print)
+    with pipeline.locked(), pytest.raises(UserError, match=r"another medexpert \(process \d+\)"):
+        Pipeline(load(recipe()), print).run([])
+
+
+def test_a_stage_without_its_inputs_says_what_to_run(recipe: Callable[..., Path]) -> None:
+    pipeline = Pipeline(load(recipe()), print)
+    with pytest.raises(UserError, match="no finished data here: run `medexpert data RECIPE`"):
+        pipeline.run([pipeline.stage_step("knowledge")])
+    with pytest.raises(UserError, match="run `medexpert train knowledge RECIPE`"):
+        pipeline.run([pipeline.stage_step("instruct")])
+
+
+def test_a_stage_switched_off_is_left_out(recipe: Callable[..., Path]) -> None:
+    pipeline = Pipeline(load(recipe(), ["knowledge.enabled=false"]), print)
+    names = [step.name for step in pipeline.steps()]
+    assert "knowledge" not in names
+    assert pipeline.parent("instruct") == "base"
+    assert pipeline.parent("adapt") == "instruct"
