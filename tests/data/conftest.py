@@ -57,7 +57,7 @@ def pqal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def make_recipe() -> Callable[..., Run]:
-    """make(knowledge=[...], instruct=[...], adapt=[...], **data): stages without a source are off."""
+    """make(knowledge=[...], adapt=[...], **data): a stage without a source is switched off."""
 
     def make(seed: int = 7, **data: Any) -> Run:
         stages = ("knowledge", "instruct", "adapt")

@@ -14,9 +14,9 @@ from medexpert.recipe import Run
 def test_estimate_is_near_what_a_build_writes(
     tmp_path: Path, make_recipe: Callable[..., Run], write_rows: Callable[..., Path], pqal: Path
 ) -> None:
-    # Rows grow along the file, so the first ones alone would mislead.
+    # Rows grow along the file, so the mean of the first ones would mislead.
     rows = [
-        {"id": f"q{i}", "question": f"Is {i} odd?", "answer": f"Count to {i}. " * (1 + i // 100)}
+        {"id": f"q{i}", "question": f"Is {i} odd?", "answer": f"Count to {i}. " * (10 + i // 50)}
         for i in range(1000)
     ]
     path = write_rows("q.jsonl.gz", rows)

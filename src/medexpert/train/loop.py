@@ -52,7 +52,7 @@ class Outcome:
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     plan: Plan,
     settings: Stage,
     *,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from medexpert.model.base import cast_weights
 from medexpert.recipe import Stage
@@ -35,14 +35,15 @@ class Masters:
     and then freed, so that accumulation does not round in bf16. Names are the model's own.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
         self.live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.master = {name: p.detach().float().clone() for name, p in self.live.items()}
         # Parameters only: rounding the rotary frequencies would move every position.
         cast_weights(model, dtype)
         self.live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         for name, parameter in self.live.items():
-            parameter.register_post_accumulate_grad_hook(self._collector(self.master[name]))
+            hook: Any = parameter.register_post_accumulate_grad_hook
+            hook(self._collector(self.master[name]))
 
     @staticmethod
     def _collector(master: torch.Tensor) -> object:
@@ -59,7 +60,8 @@ class Masters:
 
     def groups(self, weight_decay: float) -> list[dict[str, object]]:
         """AdamW groups: matrices decay, vectors (norms, biases) and embeddings do not."""
-        decay, keep = [], []
+        decay: list[torch.Tensor] = []
+        keep: list[torch.Tensor] = []
         for name, tensor in self.master.items():
             plain = tensor.ndim < 2 or "embed" in name or "lm_head" in name
             (keep if plain else decay).append(tensor)

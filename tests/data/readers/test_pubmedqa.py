@@ -97,7 +97,7 @@ def test_parquet_of_the_hub_reads_the_same(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = {
         "pubid": [12, 7], "question": ["Does it?"] * 2, "long_answer": ["Perhaps it does."] * 2,
-        "context": [{"contexts": ["It was seen."], "labels": ["RESULTS"], "meshes": ["Humans"]}] * 2,
+        "context": [{"contexts": ["It was seen."], "labels": ["RESULTS"], "meshes": ["A"]}] * 2,
         "final_decision": ["maybe", "no"],
     }  # fmt: skip
     folder = tmp_path / "pqa_labeled"
