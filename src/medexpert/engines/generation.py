@@ -29,6 +29,8 @@ _LEAD = 4
 
 @dataclass(frozen=True)
 class Settings:
+    """How to decode; see `engines.base.Engine.complete`."""
+
     max_tokens: int
     stop: tuple[str, ...]
     temperature: float

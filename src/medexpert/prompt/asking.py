@@ -185,6 +185,7 @@ def versioned(own: int, names: Sequence[str]) -> str:
 
 
 def in_batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """The items in lists of at most `size`."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
