@@ -26,8 +26,20 @@ from medexpert.train.batches import (
 EOS = 2
 
 
-def encode(text: str) -> list[int]:
-    return [ord(c) % 90 + 5 for c in text]
+class Letters:
+    """A letter a token; a sequence begins with the tokens in `before`."""
+
+    def __init__(self, *before: int) -> None:
+        self.before = list(before)
+
+    def more(self, text: str) -> list[int]:
+        return [ord(c) % 90 + 5 for c in text]
+
+    def start(self, text: str) -> list[int]:
+        return [*self.before, *self.more(text)]
+
+
+encode = Letters()
 
 
 def piece(*tokens: int) -> Piece:
@@ -38,7 +50,7 @@ def piece(*tokens: int) -> Piece:
 @given(st.text(min_size=1, max_size=200), st.integers(2, 40))
 def test_every_token_of_a_document_is_a_target_once(text: str, length: int) -> None:
     pieces = text_pieces(text, encode, EOS, length)
-    whole = [*encode(text), EOS]
+    whole = [*encode.more(text), EOS]
     assert [t for p in pieces for t in p.targets] == whole[1:]
     assert [t for p in pieces for t in p.inputs] == whole[:-1]
     assert all(len(p) <= length for p in pieces)
@@ -116,6 +128,14 @@ def test_long_or_empty_examples_are_counted_not_cut() -> None:
     assert len(kept) == 1
     assert account.items == 3
     assert dict(account.dropped) == {"longer than sequence_length": 1, "nothing to learn": 1}
+
+
+def test_what_the_tokenizer_puts_first_stands_once_before_the_first_segment() -> None:
+    made = segment_piece([Segment("ab", False), Segment("cd", True)], Letters(1))
+    assert made.inputs.tolist() == [1, *encode.more("abc")]
+    assert made.targets.tolist() == [IGNORE, IGNORE, *encode.more("cd")]
+    (piece_of_text,) = text_pieces("ab", Letters(1), EOS, 9)
+    assert piece_of_text.inputs.tolist() == [1, *encode.more("ab")]
 
 
 def test_a_cap_stops_reading_and_counts_the_rest() -> None:

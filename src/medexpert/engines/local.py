@@ -1,8 +1,6 @@
 """A transformers causal model on this machine, CPU or GPU.
 
-How text becomes tokens: without special tokens, after the ones the tokenizer itself puts before a
-text (none for SmolLM2, BOS for Llama), unless the text already begins with BOS as rendered chats
-of some models do. That is what lm-eval does by default. An end token is never appended.
+How text becomes tokens: `model.text`, the same rule as in training.
 
 Scoring pads on the right and passes no mask: under causal attention no token sees what follows it,
 so padding cannot change a score. Prompts are never cut; one that does not fit is an error.
@@ -20,6 +18,7 @@ import torch
 from medexpert.engines.base import Completion, PromptError, TextScore
 from medexpert.model.base import chat_format, load
 from medexpert.model.folder import read_lineage
+from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.records import UserError, unknown_name
 
@@ -62,7 +61,7 @@ class LocalEngine:
         config = self.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", 0) or 0)
         self.vocabulary = int(config.vocab_size)
-        self._start = start_tokens(self.tokenizer)
+        self._text = TextEncoder(self.tokenizer)
         self._chunked = self._head_is_plain()
         # Where whole logits are made, one row at a time keeps them small.
         self._budget = batch_tokens if self._chunked else 1
@@ -92,13 +91,11 @@ class LocalEngine:
     # -- tokens ---------------------------------------------------------------------------------
 
     def encode(self, text: str) -> Ids:
-        """Token ids as the module docstring says."""
-        ids: Ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        bos = self.chat.bos
-        return ids if bos and text.startswith(bos) else [*self._start, *ids]
+        """Token ids of a text that begins a sequence."""
+        return self._text.start(text)
 
     def count_tokens(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return len(self._text.more(text))
 
     def _prompt(self, index: int, text: str, room: int) -> Ids:
         """The prompt's ids, `room` more tokens fitting behind. Raises PromptError otherwise."""
@@ -313,19 +310,9 @@ class LocalEngine:
             "context": self.context,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "batch_tokens": self.batch_tokens,
-            "start_tokens": list(self._start),
+            "start_tokens": list(self._text.before),
             "threads": torch.get_num_threads(),
         }
-
-
-def start_tokens(tokenizer: Any) -> Ids:
-    """The ids the tokenizer puts before a text by default: none, or BOS."""
-    plain: Ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole: Ids = tokenizer("a")["input_ids"]
-    for at in range(len(whole) - len(plain) + 1):
-        if whole[at : at + len(plain)] == plain:
-            return whole[:at]
-    return []
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

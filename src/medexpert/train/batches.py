@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,7 +26,13 @@ WINDOW = 512
 """Pieces packed together: few enough to keep the order of the mix, enough to fill the rows."""
 
 Tokens = NDArray[np.int32]
-Encode = Callable[[str], list[int]]
+
+
+class Encoder(Protocol):
+    """Text -> ids: `start` for what begins a sequence, `more` for what follows (`model.text`)."""
+
+    def start(self, text: str) -> list[int]: ...
+    def more(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,13 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
 
-def text_pieces(text: str, encode: Encode, eos: int, length: int) -> list[Piece]:
+def text_pieces(text: str, encode: Encoder, eos: int, length: int) -> list[Piece]:
     """A document and its end-of-text token as pieces of at most `length` tokens.
 
     Every token but the first is a target exactly once, and every token but the last an input
     exactly once: a longer document is split, never cut.
     """
-    ids = np.asarray([*encode(text), eos], dtype=np.int32)
+    ids = np.asarray([*encode.start(text), eos], dtype=np.int32)
     inputs, targets = ids[:-1], ids[1:]
     return [
         Piece(inputs[start : start + length], targets[start : start + length])
@@ -93,7 +100,7 @@ def text_pieces(text: str, encode: Encode, eos: int, length: int) -> list[Piece]
     ]
 
 
-def segment_piece(segments: Sequence[Segment], encode: Encode) -> Piece:
+def segment_piece(segments: Sequence[Segment], encode: Encoder) -> Piece:
     """Rendered segments as one piece; only tokens of learned segments are targets.
 
     Segments are tokenised one by one, as evaluation does with prompt and answer.
@@ -101,7 +108,7 @@ def segment_piece(segments: Sequence[Segment], encode: Encode) -> Piece:
     ids: list[int] = []
     learned: list[bool] = []
     for segment in segments:
-        tokens = encode(segment.text)
+        tokens = encode.more(segment.text) if ids else encode.start(segment.text)
         ids += tokens
         learned += [segment.learn] * len(tokens)
     targets = np.where(learned[1:], ids[1:], IGNORE).astype(np.int32)
@@ -110,7 +117,7 @@ def segment_piece(segments: Sequence[Segment], encode: Encode) -> Piece:
 
 
 def document_pieces(
-    texts: Iterable[str], encode: Encode, eos: int, length: int, account: Account, cap: int = 0
+    texts: Iterable[str], encode: Encoder, eos: int, length: int, account: Account, cap: int = 0
 ) -> list[Piece]:
     """Stage-1 pieces of many documents, counted; read until `cap` tokens are there (0 = all)."""
     pieces: list[Piece] = []
@@ -129,7 +136,7 @@ def document_pieces(
 
 def example_pieces(
     rendered: Iterable[Callable[[], Sequence[Segment]]],
-    encode: Encode,
+    encode: Encoder,
     length: int,
     account: Account,
     cap: int = 0,

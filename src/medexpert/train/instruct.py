@@ -11,11 +11,11 @@ from pathlib import Path
 
 from medexpert.prompt.template import ChatFormat, Segment, render
 from medexpert.records import Example, UserError, read_jsonl
-from medexpert.train.batches import Account, Encode, Piece, example_pieces
+from medexpert.train.batches import Account, Encoder, Piece, example_pieces
 
 
 def pieces(
-    path: Path, encode: Encode, chat: ChatFormat, length: int, account: Account, cap: int
+    path: Path, encode: Encoder, chat: ChatFormat, length: int, account: Account, cap: int
 ) -> list[Piece]:
     """The stage's examples as pieces; those longer than `length` are counted in `account.dropped`.
 
@@ -25,7 +25,7 @@ def pieces(
 
     def rendered(number: int, example: Example) -> list[Segment]:
         try:
-            return list(render(example.template, example.fields, chat=chat))
+            return list(render(example.template, example.fields, chat=chat, lang=example.lang))
         except UserError as error:
             raise UserError(f"{example.id}: {error}", where=f"{path}:{number}") from None
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from medexpert.records import Document, read_jsonl
-from medexpert.train.batches import Account, Encode, Piece, document_pieces
+from medexpert.train.batches import Account, Encoder, Piece, document_pieces
 
 
 def pieces(
-    path: Path, encode: Encode, eos: int, length: int, account: Account, cap: int
+    path: Path, encode: Encoder, eos: int, length: int, account: Account, cap: int
 ) -> list[Piece]:
     """The stage's documents as pieces of at most `length` tokens, in file order.
 

@@ -14,11 +14,12 @@ from medexpert import manifest
 from medexpert.model import base, checkpoint
 from medexpert.model.adapters import ADAPTERS
 from medexpert.model.folder import model_digest
+from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, Stage, StageName
 from medexpert.records import UserError
 from medexpert.train import adapt, instruct, knowledge
-from medexpert.train.batches import Account, Encode, Piece, Plan
+from medexpert.train.batches import Account, Piece, Plan
 from medexpert.train.loop import Outcome, train
 
 Say = Callable[[str], None]
@@ -80,7 +81,7 @@ def stage_pieces(
     eos = tokenizer.eos_token_id
     if eos is None:
         raise UserError("its tokenizer has no end-of-text token", where=str(data))
-    encode: Encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    encode = TextEncoder(tokenizer)
     length = settings.sequence_length
     # Later epochs need all of the data; within the first, the cap says how much is used.
     cap = settings.max_tokens if settings.epochs <= 1 else 0
