@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test slow check format smoke clean help
+.PHONY: demo test slow check format docs smoke clean help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,11 +22,15 @@ check: $(VENV)/.dev ## lint, types, import rules, docs in sync
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m pytest -n 0 tests/project
 
 format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## regenerate docs/cli.md and the tables of README.md
+	$(BIN)/python docs/generate.py
 
 smoke: $(VENV)/.dev ## a short run on real published data (MEDEXPERT_DATA or ../shared/data)
 	.ci/smoke

@@ -38,9 +38,9 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting, for example "
                  "--set adapt.learning_rate=1e-4 (repeatable)"),
 ]  # fmt: skip
-# Waiting threads sleep instead of spinning: on a machine that does other work too, spinning made two
-# threads slower than one (138 against 238 tokens/s), and on an idle one sleeping cost 3 %. Read by the
-# OpenMP library when torch is loaded, so it stands here.
+# Waiting threads sleep instead of spinning. Beside other work on the machine, spinning made two
+# threads slower than one (138 tokens/s against 238); on an idle machine sleeping cost 3 %. The
+# OpenMP library reads this when torch is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 INTERRUPTED = 130
 _STARTED = time.monotonic()
@@ -189,14 +189,29 @@ def compare(
 
 
 @app.command()
-def report(recipe: RecipeArg, overrides: SetOption = None) -> None:
+def report(
+    recipe: RecipeArg,
+    overrides: SetOption = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            help="copy what may be shared to this folder: numbers, labels, logs, the "
+            "report without examples; no text of the data, no weights"
+        ),
+    ] = None,
+) -> None:
     """Write the report of a run from what is on disk (Markdown and one HTML file).
 
-    Example: medexpert report recipes/demo
+    Example: medexpert report recipes/demo --publish results/demo
     """
     pipeline = _pipeline(recipe, overrides)
     pipeline.run([pipeline.report_step()])
     _show_report(pipeline.root)
+    if publish is not None:
+        from medexpert.publish import publish as copy_shareable
+
+        command = " ".join(["medexpert run", str(recipe), *(f"--set {o}" for o in overrides or ())])
+        copy_shareable(pipeline.root, publish, command=command, say=say)
 
 
 @app.command()

@@ -7,7 +7,6 @@ and JSON only.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from medexpert import manifest
+from medexpert.model.staging import staged
 from medexpert.records import UserError
 from medexpert.train.optim import Masters
 
@@ -39,17 +39,8 @@ def save(
 ) -> Path:
     """Write `folder/step-NNNNNN` atomically and drop all but the newest KEEP checkpoints."""
     target = folder / f"step-{progress.step:06d}"
-    partial = folder / f".{target.name}.partial"
-    with manifest.disk_errors(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            _write(partial, progress, masters, optimizer, key)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    with staged(target) as partial:
+        _write(partial, progress, masters, optimizer, key)
     for old in found(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target
@@ -65,8 +56,6 @@ def _write(
     files = [partial / "masters.safetensors", partial / "moments.safetensors"]
     for file, tensors in zip(files, (masters.master, moments), strict=True):
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, str(file))
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
     manifest.write_manifest(partial, key=key, files=files, facts={"progress": asdict(progress)})
 
 
@@ -86,7 +75,7 @@ def restore(
 
     A damaged checkpoint is named and passed over for the one before it.
     """
-    for partial in folder.glob(".step-*.partial"):
+    for partial in folder.glob(".step-*.partial*"):
         shutil.rmtree(partial, ignore_errors=True)
     for checkpoint in reversed(found(folder)):
         try:
