@@ -46,7 +46,8 @@ def command_line() -> str:
 def results_table() -> str:
     """One row for each committed result.json under results/."""
     rows = [
-        "| run | point | task, protocol, strategy | n | accuracy (95 % Wilson) | macro-F1 | unparsed |",
+        "| run | point | task, protocol, strategy | n | accuracy (95 % Wilson) | macro-F1 | "
+        "unparsed |",
         "|---|---|---|---|---|---|---|",
     ]
     files = sorted(
@@ -57,8 +58,8 @@ def results_table() -> str:
         r = json.loads(path.read_text("utf-8"))
         low, high = (100 * r["accuracy_interval"][k] for k in ("low", "high"))
         rows.append(
-            f"| {path.parts[-5]} | {path.parts[-3]} | {r['task']}, {r['protocol']}, {r['strategy']} "
-            f"| {r['n']} | {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
+            f"| {path.parts[-5]} | {path.parts[-3]} "
+            f"| {r['task']}, {r['protocol']}, {r['strategy']} | {r['n']} | {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
             f"| {100 * r['macro_f1']:.1f} | {r['unparsed']} |"
         )
     return "\n".join(rows) if files else "No results are committed yet."
