@@ -59,7 +59,8 @@ def results_table() -> str:
         low, high = (100 * r["accuracy_interval"][k] for k in ("low", "high"))
         rows.append(
             f"| {path.parts[-5]} | {path.parts[-3]} "
-            f"| {r['task']}, {r['protocol']}, {r['strategy']} | {r['n']} | {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
+            f"| {r['task']}, {r['protocol']}, {r['strategy']} | {r['n']} "
+            f"| {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
             f"| {100 * r['macro_f1']:.1f} | {r['unparsed']} |"
         )
     return "\n".join(rows) if files else "No results are committed yet."

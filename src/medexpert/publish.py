@@ -1,8 +1,8 @@
 """Copy the small, redistributable part of a run: numbers and labels, no text of the data.
 
 What may leave: the resolved recipe, manifests, logs, results, labels and probabilities, and a
-report without examples. What stays: documents, questions, rationales, weights. Paths of this machine are
-replaced by names.
+report without examples. What stays: documents, questions, rationales, weights. Paths of this
+machine are replaced by names.
 """
 
 from __future__ import annotations

@@ -140,6 +140,3 @@ def choose_causal(model: Any, vocabulary: int) -> tuple[str, Objective]:
     if plain and torch.allclose((hidden @ head.weight.T).float(), own, rtol=1e-2, atol=1e-2):
         return "linear", causal
     return "own", causal_any_head
-
-
-OBJECTIVES: dict[str, Objective] = {"causal": causal, "causal_any_head": causal_any_head}
