@@ -68,8 +68,18 @@ def test_bad_input_is_one_line_and_exit_2(capsys: Any, tmp_path: Path) -> None:
     assert "no such file" in error_of(capsys, "ask", "Why?", "--context", "@nowhere.txt")
 
 
+def test_run_refuses_an_unknown_strategy_before_any_work(capsys: Any, tmp_path: Path) -> None:
+    line = error_of(
+        capsys, "run", str(ROOT / "recipes" / "demo"), "--set", f"output={tmp_path}/r",
+        "--set", 'evaluate.strategies=["vok"]',
+    )  # fmt: skip
+    assert "unknown strategy 'vok'" in line
+    assert not (tmp_path / "r").exists()
+
+
 def test_wrong_usage_is_exit_2(capsys: Any) -> None:
     assert main(["evaluate"]) == 2
+    assert main(["evaluate", "--model", "m", "--out", "o", "--limit", "-1"]) == 2
     assert main(["nonsense"]) == 2
     assert "Traceback" not in capsys.readouterr().err
 

@@ -46,6 +46,8 @@ def test_no_manifest_and_nonsense_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(UserError, match="not a manifest"):
         manifest.verify(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"key": "k", "files": {"a.txt": 1}}')
+    assert not manifest.is_complete(tmp_path, "k")
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest\.json:1: not valid JSON"):
         manifest.verify(tmp_path)
@@ -107,4 +109,20 @@ def test_reading_json_tells_where(tmp_path: Path) -> None:
 
 def test_code_version_without_git(monkeypatch: Any) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert manifest.code_version() == "unknown"
+    assert manifest.code_version.__wrapped__() == "unknown"
+
+
+def test_code_version_is_not_that_of_a_repository_further_up(
+    monkeypatch: Any, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()
+    place = tmp_path / "venv" / "site-packages" / "medexpert" / "manifest.py"
+    monkeypatch.setattr(manifest, "__file__", str(place))
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("git was asked"))
+    assert manifest.code_version.__wrapped__() == "unknown"
+
+
+def test_provenance_goes_into_every_manifest_of_the_block(tmp_path: Path) -> None:
+    with manifest.provenance({"recipe_hash": "h"}):
+        assert manifest.verify(finished(tmp_path))["recipe_hash"] == "h"
+    assert "recipe_hash" not in manifest.verify(finished(tmp_path))

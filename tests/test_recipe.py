@@ -87,12 +87,34 @@ def test_wrong_type_out_of_range_and_missing_key(tmp_path: Path) -> None:
     assert "adapt.lora.rank = 'many'" in lines
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('enabled = "no"', "knowledge.enabled = 'no': input should be a valid boolean"),
+        ('learning_rate = "1e-4"', "knowledge.learning_rate = '1e-4': input should be a valid num"),
+        ("epochs = inf", "knowledge.epochs = inf: input should be a finite number"),
+        ("clip = nan", "knowledge.clip = nan: input should be a finite number"),
+        ("betas = [0.9, 1.0]", "knowledge.betas.1 = 1.0: input should be less than 1"),
+        ("rows_per_step = true", "knowledge.rows_per_step = True: input should be a valid integer"),
+    ],
+)
+def test_a_value_of_another_type_is_never_turned_into_one(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = write(tmp_path, f"{GOOD}[knowledge]\n{line}\n")
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}:14: {message}")
+
+
 def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     recipe = load(path, ["adapt.learning_rate=1e-4", "evaluate.limit=7", "output=there"])
     assert (recipe.adapt.learning_rate, recipe.evaluate.limit) == (1e-4, 7)
     assert recipe.output == "there"
-    assert "unknown key adapt.learnin_rate" in problems(path, "adapt.learnin_rate=1")[0]
+    (problem,) = problems(path, "adapt.learnin_rate=1")
+    assert problem.startswith("--set: unknown key adapt.learnin_rate")
+    (problem,) = problems(path, "adapt.betas=[0.9, 2]")
+    assert problem.startswith("--set: adapt.betas.1 = 2")
     assert "is not section.key=value" in problems(path, "nonsense")[0]
     assert "name is not a section" in problems(path, "name.x=1")[0]
 

@@ -17,107 +17,6 @@ from medexpert.pipeline import Pipeline
 from medexpert.recipe import load
 from medexpert.records import UserError
 
-CHAT = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-RECIPE = """
-name = "tiny"
-threads = 1
-output = "{run}"
-[base]
-model = "{base}"
-[[data.knowledge]]
-source = "starter-passages-en"
-limit = 40
-heldout = 4
-[[data.knowledge]]
-source = "starter-general-en"
-role = "replay"
-limit = 20
-heldout = 2
-[[data.instruct]]
-source = "starter-qa-en"
-limit = 20
-[[data.instruct]]
-source = "starter-mcq-en"
-limit = 20
-[[data.adapt]]
-source = "trialgen"
-limit = 12
-[knowledge]
-max_tokens = 6000
-sequence_length = 128
-rows_per_step = 2
-learning_rate = 1e-3
-checkpoint_every = 2
-[instruct]
-max_tokens = 4000
-sequence_length = 512
-rows_per_step = 2
-checkpoint_every = 2
-[adapt]
-epochs = 2
-sequence_length = 1024
-rows_per_step = 1
-checkpoint_every = 2
-[adapt.lora]
-rank = 2
-alpha = 4
-[evaluate]
-task = "trialgen"
-limit = 6
-batch_tokens = 2048
-"""
-
-
-@pytest.fixture(scope="session")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer Llama with a byte-level tokenizer trained on the starter data."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    starter = Path(__file__).resolve().parents[1] / "src" / "medexpert" / "data" / "starter"
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=800, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
-    )  # fmt: skip
-    raw.train([str(p) for p in sorted(starter.glob("*_en*.jsonl"))], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-    )  # fmt: skip
-    tokenizer.chat_template = CHAT
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
-            tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-        )
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("base")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def recipe(tmp_path: Path, base_model: Path) -> Callable[..., Path]:
-    """A function that writes the tiny recipe with its run folder at tmp_path/NAME."""
-
-    def write(name: str = "run", text: str = RECIPE) -> Path:
-        path = tmp_path / f"{name}.toml"
-        path.write_text(text.format(run=tmp_path / name, base=base_model))
-        return path
-
-    return write
-
 
 def run(path: Path, lines: list[str], *overrides: str) -> Pipeline:
     pipeline = Pipeline(load(path, overrides), lines.append)
@@ -294,6 +193,42 @@ def test_a_stage_without_its_inputs_says_what_to_run(recipe: Callable[..., Path]
         pipeline.run([pipeline.stage_step("knowledge")])
     with pytest.raises(UserError, match="run `medexpert train knowledge RECIPE`"):
         pipeline.run([pipeline.stage_step("instruct")])
+
+
+def test_a_stage_alone_refuses_what_other_settings_left(recipe: Callable[..., Path]) -> None:
+    path = recipe()
+    pipeline = Pipeline(load(path), print)
+    with pytest.raises(UserError, match=r"data is not complete .* run `medexpert data RECIPE`"):
+        pipeline.require_inputs("knowledge")
+    pipeline.run([pipeline.data_step()])
+    pipeline.require_inputs("knowledge")
+    with pytest.raises(UserError, match=r"knowledge is not complete .*`medexpert train knowledge"):
+        pipeline.require_inputs("instruct")
+    changed = Pipeline(load(path, ["data.replay_share=0.3"]), print)
+    with pytest.raises(UserError, match="data is not complete for these settings"):
+        changed.require_inputs("knowledge")
+
+
+def test_every_manifest_of_a_run_holds_the_recipe_and_the_versions(
+    recipe: Callable[..., Path],
+) -> None:
+    pipeline = Pipeline(load(recipe()), print)
+    pipeline.run([pipeline.data_step()])
+    entry = manifest.verify(pipeline.root / "data")
+    assert entry["resolved_recipe"] == pipeline.recipe.model_dump(mode="json")
+    assert entry["recipe_hash"] == pipeline.recipe.hash()
+    assert {"commit", "python", "torch"} <= set(entry["versions"])
+
+
+def test_a_source_of_another_role_makes_held_out_results_stale(
+    recipe: Callable[..., Path],
+) -> None:
+    path = recipe()
+    pipeline = Pipeline(load(path), print)
+    pipeline.run([pipeline.data_step()])
+    key = pipeline.evaluation_steps("base")[-1].key()
+    path.write_text(path.read_text().replace('role = "replay"', 'role = "train"'))
+    assert Pipeline(load(path), print).evaluation_steps("base")[-1].key() != key
 
 
 def test_a_stage_switched_off_is_left_out(recipe: Callable[..., Path]) -> None:

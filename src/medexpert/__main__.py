@@ -67,7 +67,10 @@ def run(recipe: RecipeArg, overrides: SetOption = None) -> None:
 
     Example: medexpert run recipes/demo
     """
+    from medexpert.check import require_evaluation
+
     pipeline = _pipeline(recipe, overrides)
+    require_evaluation(pipeline.recipe)
     pipeline.run(pipeline.steps())
     _show_report(pipeline.root)
 
@@ -133,6 +136,7 @@ def train(
         raise unknown_name("stage", stage, STAGES)
     if stage not in pipeline.recipe.stages():
         raise UserError(f"stage {stage} is switched off in this recipe", where=str(recipe))
+    pipeline.require_inputs(stage)
     pipeline.run([pipeline.stage_step(stage)])
     print(pipeline.root / stage / "model")
 
@@ -145,11 +149,11 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
     strategy: Annotated[str, typer.Option(help="direct, voc or voc-likelihood")] = "direct",
     protocol: Annotated[str, typer.Option(help="what the model may read")] = "reasoning-required",
-    limit: Annotated[int, typer.Option(help="first N questions of the split; 0 = all")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="first N questions of the split; 0 = all")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    batch_tokens: Annotated[int, typer.Option(help="tokens in one forward pass")] = 4096,
-    seed: Annotated[int, typer.Option(help="for sampling and the bootstrap")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = all cores")] = 0,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="for sampling and the bootstrap")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores")] = 0,
 ) -> None:
     """Measure a model on a benchmark; resumable, every answer is on disk as it comes.
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ CHARACTERS_PER_TOKEN = {"en": 4.3, "zh": 0.75}
 """Measured with the SmolLM2 tokenizer on the starter data; other tokenizers differ."""
 EFFICIENCY = 0.4
 """Share of the matmul rate that training reaches here (measured: 0.36 to 0.45 on two cores)."""
-FULL_BYTES = 18
-"""Bytes a trained parameter: bf16 weight 2, fp32 master 4, gradient 4, AdamW moments 8."""
+FULL_BYTES = {"bfloat16": 18, "float32": 20}
+"""Bytes a trained parameter: weight 2 or 4, fp32 master 4, gradient 4, AdamW moments 8."""
 
 
 def check(recipe: Run, say: Say) -> str:
@@ -35,7 +36,7 @@ def check(recipe: Run, say: Say) -> str:
     problems: list[str] = []
     found, estimate = inspect_sources(recipe)
     problems += found
-    problems += _benchmark_problems(recipe)
+    problems += evaluation_problems(recipe)
     shape = _base_shape(recipe, say, problems)
     if not problems:
         problems += _resource_problems(recipe, shape)
@@ -44,7 +45,14 @@ def check(recipe: Run, say: Say) -> str:
     return "\n".join(_summary(recipe, shape, estimate))
 
 
-def _benchmark_problems(recipe: Run) -> list[str]:
+def require_evaluation(recipe: Run) -> None:
+    """Raise UserError if the benchmark of a recipe cannot be run: cheap, so `run` asks it first."""
+    if problems := evaluation_problems(recipe):
+        raise UserError("\n".join(problems))
+
+
+def evaluation_problems(recipe: Run) -> list[str]:
+    """What is wrong with the [evaluate] part of a recipe and the benchmark's files."""
     from medexpert.evaluate.tasks import TASKS
     from medexpert.prompt import STRATEGIES
     from medexpert.records import unknown_name
@@ -60,10 +68,14 @@ def _benchmark_problems(recipe: Run) -> list[str]:
     try:
         task = TASKS[settings.task]
         task.check_protocol(settings.protocol)
-        task.load(Path(settings.data or recipe.data.root or "."), "test")
+        task.load(_benchmark_folder(recipe), "test")
     except UserError as error:
         problems.append(str(error))
     return problems
+
+
+def _benchmark_folder(recipe: Run) -> Path:
+    return Path(recipe.evaluate.data or recipe.data.root or ".")
 
 
 def _base_shape(recipe: Run, say: Say, problems: list[str]) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def memory_bytes(settings: Stage, shape: dict[str, Any]) -> int:
     activations = tokens * int(shape["layers"]) * int(shape["hidden"]) * 2 * 34
     attention = settings.micro_rows * settings.sequence_length**2 * 4 * int(shape["layers"])
     logits = 256 * int(shape["vocabulary"]) * 12
-    return moving * FULL_BYTES + still + activations + attention + logits
+    return moving * FULL_BYTES[settings.dtype] + still + activations + attention + logits
 
 
 def disk_bytes(recipe: Run, shape: dict[str, Any]) -> int:
@@ -109,7 +121,14 @@ def _resource_problems(recipe: Run, shape: dict[str, Any]) -> list[str]:
     if need > free:
         problems.append(f"{place}: {need / 2**30:.1f} GiB of disk needed, {free / 2**30:.1f} free")
     memory = _machine_memory()
+    context = int(shape["context_length"])
     for name in recipe.stages():
+        length = recipe.stage(name).sequence_length
+        if context and length > context:
+            problems.append(
+                f"{name}.sequence_length is {length}, but {recipe.base.model} reads at most "
+                f"{context} tokens"
+            )
         need = memory_bytes(recipe.stage(name), shape)
         if need > memory:
             problems.append(
@@ -123,6 +142,21 @@ def _machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def evaluation_tokens(recipe: Run) -> int:
+    """Tokens of the questions that are scored, over all points; generation is not counted."""
+    from medexpert.evaluate.tasks import TASKS
+
+    settings = recipe.evaluate
+    questions = TASKS[settings.task].load(_benchmark_folder(recipe), "test")
+    questions = questions[: settings.limit or None]
+    tokens = sum(
+        (len(q.question) + sum(map(len, q.contexts))) / CHARACTERS_PER_TOKEN.get(q.lang, 4.0)
+        for q in questions
+    )
+    points = {"base", *recipe.stages()} & set(settings.points)
+    return int(tokens * len(points) * ("direct" in settings.strategies))
+
+
 def stage_tokens(name: StageName, settings: Stage, estimate: dict[str, Any]) -> int:
     """Tokens a stage will read, from the characters of its sources."""
     tokens = sum(n / CHARACTERS_PER_TOKEN.get(lang, 4.0) for lang, n in estimate[name].items())
@@ -130,21 +164,19 @@ def stage_tokens(name: StageName, settings: Stage, estimate: dict[str, Any]) -> 
     return int(min(wanted, settings.max_tokens) if settings.max_tokens else wanted)
 
 
+@cache
 def matmul_rate(dtype: str, threads: int) -> float:
-    """Measured multiply-adds x 2 a second of this machine, over about half a second."""
+    """Measured multiply-adds x 2 a second of this machine's CPU, over about half a second."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
     kind = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = 4096 if device == "cuda" else 768
-    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    size = 768
+    left, right = (torch.randn(size, size).to(kind) for _ in range(2))
     done, started = 0, time.perf_counter()
     while time.perf_counter() - started < 0.5:
         left @ right
-        if device == "cuda":
-            torch.cuda.synchronize()
         done += 1
     return done * 2 * size**3 / (time.perf_counter() - started)
 
@@ -153,23 +185,46 @@ def _summary(recipe: Run, shape: dict[str, Any], estimate: dict[str, Any]) -> li
     lines = [
         f"recipe {recipe.name} ({recipe.hash()}): valid",
         f"base {recipe.base.model}: {int(shape['parameters']) / 1e6:.0f} M parameters",
-        f"{'stage':10} {'method':7} {'tokens':>10} {'memory':>9} {'time':>9}",
+        f"{'step':10} {'method':7} {'tokens':>10} {'memory':>9} {'time':>9}",
     ]
+
+    def hours(passes: int, tokens: int, dtype: str) -> float:
+        rate = matmul_rate(dtype, recipe.threads) * EFFICIENCY
+        return passes * int(shape["parameters"]) * tokens / rate / 3600
+
     total = 0.0
     for name in recipe.stages():
         settings = recipe.stage(name)
         tokens = stage_tokens(name, settings, estimate)
-        flops = (6 if settings.method == "full" else 4) * int(shape["parameters"]) * tokens
-        hours = flops / (matmul_rate(settings.dtype, recipe.threads) * EFFICIENCY) / 3600
-        total += hours
+        time_needed = hours(6 if settings.method == "full" else 4, tokens, settings.dtype)
+        total += time_needed
         memory = memory_bytes(settings, shape) / 2**30
         lines.append(
-            f"{name:10} {settings.method:7} {tokens:>10} {memory:>5.1f} GiB {hours:>7.2f} h"
+            f"{name:10} {settings.method:7} {tokens:>10} {memory:>5.1f} GiB {time_needed:>7.2f} h"
         )
+    tokens = evaluation_tokens(recipe)
+    time_needed = hours(2, tokens, recipe.evaluate.dtype)
+    lines.append(f"{'evaluate':10} {'direct':7} {tokens:>10} {'':9} {time_needed:>7.2f} h")
     disk = disk_bytes(recipe, shape) / 2**30
     return [
         *lines,
-        f"training {total:.2f} h on this machine (estimated from its matmul rate), "
-        f"disk {disk:.1f} GiB; evaluation is not counted",
+        f"about {total + time_needed:.2f} h on this machine's CPU, {disk:.1f} GiB of disk",
+        *_grounds(recipe),
         "no problem found",
+    ]
+
+
+def _grounds(recipe: Run) -> list[str]:
+    """What the estimates rest on and what they leave out."""
+    dtypes = sorted(
+        {recipe.evaluate.dtype, *(recipe.stage(name).dtype for name in recipe.stages())}
+    )
+    rates = ", ".join(f"{matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
+    per_token = ", ".join(f"{n} ({lang})" for lang, n in CHARACTERS_PER_TOKEN.items())
+    return [
+        "tokens rest on the characters of each source's first rows, scaled to its size, and on "
+        f"{per_token} characters a token, as SmolLM2's tokenizer has on the starter data",
+        "time rests on 6 operations a parameter and token (LoRA 4, scoring 2) at "
+        f"{100 * EFFICIENCY:.0f} % of the matmul rate measured just now: {rates}",
+        "not counted: voc's generated text, held-out text, and reading and writing files",
     ]

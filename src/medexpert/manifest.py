@@ -16,6 +16,8 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +26,7 @@ from medexpert.records import UserError
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
+_PROVENANCE: ContextVar[Mapping[str, Any] | None] = ContextVar("provenance", default=None)
 
 
 def sha256_file(path: Path) -> str:
@@ -102,6 +105,16 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+@contextmanager
+def provenance(facts: Mapping[str, Any]) -> Iterator[None]:
+    """Every manifest written inside the block also holds `facts`: the recipe and its hash."""
+    token = _PROVENANCE.set(facts)
+    try:
+        yield
+    finally:
+        _PROVENANCE.reset(token)
+
+
 def write_manifest(
     folder: Path, *, key: str, files: Iterable[Path], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -116,6 +129,7 @@ def write_manifest(
             for file in sorted(files)
         },
         **facts,
+        **(_PROVENANCE.get() or {}),
         "versions": versions(),
     }
     write_json(folder / MANIFEST, entry)
@@ -128,9 +142,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError("not a finished folder: it has no manifest.json", where=str(folder))
     value = read_json(path)
-    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+    if not _is_manifest(value):
         raise UserError("not a manifest: an object with 'key' and 'files'", where=str(path))
-    return value
+    entry: dict[str, Any] = value
+    return entry
+
+
+def _is_manifest(value: Any) -> bool:
+    if not isinstance(value, dict) or "key" not in value:
+        return False
+    files = value.get("files")
+    return isinstance(files, dict) and all(
+        isinstance(facts, dict) and {"bytes", "sha256"} <= set(facts) for facts in files.values()
+    )
 
 
 def verify(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
@@ -187,15 +211,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def code_version() -> str:
-    """Git commit of the source tree, '+changes' when files differ, 'unknown' without git."""
+    """Git commit of the source tree, '+changes' when files differ, 'unknown' without git.
+
+    Looked up once: the code that runs is the code that was there when the process started.
+    """
     import subprocess
 
     root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed: a repository further up is somebody else's
+        return "unknown"
+    git = ["git", "--no-optional-locks", "-C", str(root)]
     run: Callable[..., Any] = subprocess.run
     try:
         head = run(
-            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
+            [*git, "rev-parse", "--short=12", "HEAD"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -203,7 +234,7 @@ def code_version() -> str:
         if head.returncode:
             return "unknown"
         state = run(
-            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            [*git, "status", "--porcelain", "--untracked-files=no"],
             capture_output=True,
             text=True,
             timeout=10,

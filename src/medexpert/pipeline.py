@@ -23,8 +23,8 @@ from medexpert.records import UserError, digest, unknown_name
 Say = Callable[[str], None]
 DATA_FORMAT = 1
 """Raised when the build writes other records from the same settings: old builds are redone."""
-TRAIN_FORMAT = 1
-"""Raised when training makes other weights from the same data and settings."""
+TRAIN_FORMATS = {"full": 1, "lora": 2}
+"""By method; raised when training makes other weights from the same data and settings."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Pipeline:
         self.recipe, self.say = recipe, say
         self.root = recipe.folder()
         self._base: Path | None = None
+        self._opened: tuple[Path | None, Any] = (None, None)
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -120,13 +121,15 @@ class Pipeline:
             settings = self.recipe.stage(stage).model_dump(mode="json")
             # How often a checkpoint is written does not change what is learned.
             settings.pop("checkpoint_every")
+            made = TRAIN_FORMATS[settings["method"]]
             parent = self._model_digest(self.parent(stage))
             data = manifest.sha256_file(self._data_file(stage))
-            return digest(["train", TRAIN_FORMAT, stage, settings, self.recipe.seed, parent, data])
+            return digest(["train", made, stage, settings, self.recipe.seed, parent, data])
 
         def work(key: str) -> None:
             from medexpert.train.stage import run_stage
 
+            self._opened = (None, None)  # the memory of the model evaluated last
             run_stage(
                 self.recipe,
                 stage,
@@ -200,11 +203,15 @@ class Pipeline:
 
     def _heldout(self, point: PointName, folder: Path) -> Step:
         out = folder / "heldout.json"
+        roles = {
+            source.source: "general" if source.role == "replay" else "medical"
+            for source in self.recipe.data.knowledge
+        }
 
         def key() -> str:
             text = manifest.sha256_file(self._data_file("heldout"))
             dtype = self.recipe.evaluate.dtype
-            return digest(["heldout", dtype, text, self._model_digest(point)])
+            return digest(["heldout", dtype, text, roles, self._model_digest(point)])
 
         def work(key: str) -> None:
             from medexpert.evaluate.heldout import write_heldout
@@ -214,8 +221,6 @@ class Pipeline:
                 self.say("no held-out documents in this recipe: bits/byte is not measured")
                 manifest.write_json(out, {})
             else:
-                roles = {s.source: "general" if s.role == "replay" else "medical"
-                         for s in self.recipe.data.knowledge}  # fmt: skip
                 write_heldout(self._engine(point), text, out, roles=roles, progress=self.say)
             manifest.write_manifest(folder, key=key, files=[out], facts={"point": point})
 
@@ -228,9 +233,9 @@ class Pipeline:
 
         folder = self.model_folder(point)
         settings = self.recipe.evaluate
-        if getattr(self, "_opened", (None, None))[0] != folder:
+        if self._opened[0] != folder:
             set_threads(self.recipe.threads)
-            self._opened: tuple[Path | None, Any] = (None, None)
+            self._opened = (None, None)
             self.say(f"opening {folder} ({settings.dtype})")
             self._opened = (
                 folder,
@@ -260,7 +265,7 @@ class Pipeline:
 
     def run(self, steps: list[Step]) -> None:
         """Do each step that is not complete; afterwards all of them are."""
-        with self.locked():
+        with self.locked(), manifest.provenance(self.provenance()):
             self.write_recipe()
             for step in steps:
                 if step.complete():
@@ -270,6 +275,27 @@ class Pipeline:
                 self.say(f"{step.name}: started")
                 step.work(step.key())
                 self.say(f"{step.name}: done in {time.monotonic() - started:.0f} s")
+
+    def require_inputs(self, stage: StageName) -> None:
+        """Raise UserError unless the data and the stages before `stage` fit the recipe as it is.
+
+        Else a stage run alone would take what earlier settings left here for its input.
+        """
+        stages = self.recipe.stages()
+        before = [self.stage_step(name) for name in stages[: stages.index(stage)]]
+        for step in (self.data_step(), *before):
+            if not step.complete():
+                verb = step.name if step.name == "data" else f"train {step.name}"
+                raise UserError(
+                    f"{step.name} is not complete for these settings: "
+                    f"run `medexpert {verb} RECIPE` first",
+                    where=str(step.folder),
+                )
+
+    def provenance(self) -> dict[str, Any]:
+        """What every manifest of this run records beside its own facts."""
+        recipe = self.recipe
+        return {"resolved_recipe": recipe.model_dump(mode="json"), "recipe_hash": recipe.hash()}
 
     def write_recipe(self) -> None:
         """The resolved recipe with its hash and the versions, beside the results."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,10 +25,14 @@ PointName = Literal["base", "knowledge", "instruct", "adapt"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, validate_default=True)
+    # Strict: "16" is no number and "no" is no switch; a value is never turned into another.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 class Base(_Strict):
@@ -95,7 +99,7 @@ class Stage(_Strict):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final_share: Share = Field(0.1, description="last learning rate as a share of the peak")
     weight_decay: float = Field(0.1, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: float = Field(1.0, gt=0, description="gradient-norm clip")
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="compute; masters are fp32"
@@ -120,18 +124,26 @@ class Evaluate(_Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
+ADAPT_DEFAULTS: dict[str, Any] = {
+    "method": "lora",
+    "learning_rate": 5e-4,
+    "schedule": "linear",
+    "weight_decay": 0.0,
+}
+
+
 class Run(_Strict):
     """A whole recipe."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(2312, ge=0)
+    seed: int = Field(2312, ge=0, lt=2**32)
     output: str = Field("", description="run folder; empty = runs/<name>")
     threads: Count = Field(0, description="CPU threads; 0 = all cores")
     base: Base = Base()
     data: Data
     knowledge: Stage = Stage()
     instruct: Stage = Stage()
-    adapt: Stage = Stage(method="lora", learning_rate=5e-4, schedule="linear", weight_decay=0.0)
+    adapt: Stage = Stage(**ADAPT_DEFAULTS)
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="before")
@@ -157,14 +169,6 @@ class Run(_Strict):
 
     def hash(self) -> str:
         return digest(self.model_dump(mode="json"))
-
-
-ADAPT_DEFAULTS: dict[str, Any] = {
-    "method": "lora",
-    "learning_rate": 5e-4,
-    "schedule": "linear",
-    "weight_decay": 0.0,
-}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Run:
@@ -193,12 +197,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
         line = re.search(r"at line (\d+)", str(error))
         number = line.group(1) if line else text.count("\n") + 1  # "at end of document"
         raise UserError(f"not valid TOML: {error}", where=f"{path}:{number}") from None
-    for override in overrides:
-        _override(values, override)
+    given = {_override(values, override) for override in overrides}
     try:
-        return Run.model_validate(values)
+        return Run.model_validate(_tuples(values))
     except ValidationError as error:
-        lines = [_explain(path, text, problem) for problem in error.errors()]
+        lines = [_explain(path, text, problem, given) for problem in error.errors()]
         raise UserError("\n".join(lines)) from None
 
 
@@ -213,8 +216,18 @@ def _only_recipe(folder: Path) -> Path:
     return found[0]
 
 
-def _override(values: dict[str, Any], text: str) -> None:
-    """Apply `a.b.c=value` in place; the value is read as TOML, else taken as a string."""
+def _tuples(value: Any) -> Any:
+    """TOML arrays as tuples, which is what the settings hold."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return {k: _tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _override(values: dict[str, Any], text: str) -> str:
+    """Apply `a.b.c=value` in place; the value is read as TOML, else taken as a string.
+
+    Returns the key.
+    """
     key, sign, raw = text.partition("=")
     if not sign or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise UserError(f"--set {text!r} is not section.key=value", where="--set")
@@ -229,13 +242,18 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"--set {key}: {name} is not a section", where="--set")
     target[last] = value
+    return key
 
 
-def _explain(path: Path, text: str, problem: Mapping[str, Any]) -> str:
-    """One line for one pydantic error: file:line, dotted key, what, allowed, nearest name."""
+def _explain(path: Path, text: str, problem: Mapping[str, Any], given: Collection[str]) -> str:
+    """One line for one pydantic error: place, dotted key, what, allowed, nearest name.
+
+    The place is file:line, or --set for a key that was `given` there.
+    """
     location = tuple(problem["loc"])
     dotted = ".".join(str(part) for part in location)
-    where = f"{path}:{_line_of(text, location)}"
+    overridden = any(f"{dotted}.".startswith(f"{key}.") for key in given)
+    where = "--set" if overridden else f"{path}:{_line_of(text, location)}"
     if problem["type"] == "extra_forbidden":
         valid = _fields_at(location[:-1])
         near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)

@@ -54,8 +54,6 @@ def evaluate_model(
     benchmark = task_named(task)
     if strategy not in STRATEGIES:
         raise unknown_name("strategy", strategy, STRATEGIES, where="--strategy")
-    if batch_tokens < 1:
-        raise UserError(f"{batch_tokens} is not a number of tokens", where="--batch-tokens")
     benchmark.check_protocol(protocol)
     questions = digest([asdict(question) for question in benchmark.load(data, "test")])
     engine, weights = open_engine(

@@ -62,6 +62,7 @@ def make_recipe() -> Callable[..., Run]:
     def make(seed: int = 7, **data: Any) -> Run:
         stages = ("knowledge", "instruct", "adapt")
         off = {stage: {"enabled": False} for stage in stages if not data.get(stage)}
-        return Run.model_validate({"name": "t", "seed": seed, "data": data, **off})
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Run.model_validate({"name": "t", "seed": seed, "data": settings, **off})
 
     return make

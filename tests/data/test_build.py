@@ -63,8 +63,11 @@ def test_flow_is_counted(tmp_path: Path, knowledge: Any, make_recipe: Callable[.
     assert entry["dropped"] == {
         "quarantine_pubmedqa": 3, "duplicate": 1, "too_short": 1, "empty": 1,
     }  # fmt: skip
-    for each in facts["sources"]["knowledge"].values():
+    for name, each in facts["sources"]["knowledge"].items():
         assert each["in"] == sum(each["dropped"].values()) + each["heldout"] + each["kept"]
+        licensed = sum(facts["licences"][f"knowledge/{name}"].values())
+        assert licensed == each["heldout"] + each["kept"]
+    assert facts["sources"]["knowledge"]["general-en"]["dropped"]["replay_surplus"] > 0
     assert facts["quarantined"] is True
     assert facts["quarantine"] == {
         "pubmedqa": {"listed": 1000, "hits_by_source": {"knowledge/pubmed-abstracts": 3}}

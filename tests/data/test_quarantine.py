@@ -25,6 +25,8 @@ def test_hit_by_any_way_of_writing_the_id(pmid: str) -> None:
         doc("x", pmid=pmid), doc("x", pmid=f" PMID: {pmid} "), doc("x", PMID=f"{pmid}.0"),
         doc(pmid), doc(f"pmid-{pmid}"), doc(f"###{pmid}"), doc(f"00{pmid}"),
         doc("x", url=f"https://pubmed.ncbi.nlm.nih.gov/{pmid}/"), doc("x", pubid=pmid),
+        doc(f"pubmedqa-{pmid}"), doc(f"pqa_labeled/{pmid}"), doc(f"PubMedQA test {pmid}"),
+        doc("x", pmid=f"1; {pmid}"), doc("x", pmid="1", pubid=pmid),
         Example("x", "s", "qa", "chat.qa", {}, ids={"pmid": pmid}),
     ):  # fmt: skip
         assert quarantine.hit(record, LISTS) == "pubmedqa", record

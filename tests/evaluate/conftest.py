@@ -194,16 +194,19 @@ def whole(built: Callable[..., Path]) -> tuple[Path, str, str]:
 def _data(folder: Path) -> None:
     sources = {
         "starter": {
-            "stage": "knowledge", "role": "train", "in": 1200,
+            "role": "train", "in": 1200,
             "dropped": {"too_short": 20, "duplicate": 3}, "heldout": 40,
             "kept": 1137, "characters": 912_345, "share": 0.9,
         },
         "general": {
-            "stage": "knowledge", "role": "replay", "in": 300, "dropped": {},
+            "role": "replay", "in": 300, "dropped": {},
             "heldout": 20, "kept": 280, "characters": 101_234, "share": 0.1,
         },
     }  # fmt: skip
-    facts = {"sources": sources, "quarantine": {"pubmedqa": {"ids": 1000, "hits": 2}}}
+    facts = {
+        "sources": {"knowledge": sources},
+        "quarantine": {"pubmedqa": {"listed": 1000, "hits_by_source": {}}},
+    }
     folder.mkdir(parents=True)
     manifest.write_manifest(folder, key="data-key", files=[], facts=facts)
 
@@ -217,7 +220,8 @@ def _stage(folder: Path, number: int) -> None:
         rate = 1e-4 * min(1.0, step / 6) * (1 - step / 140)
         lines.append({"event": "step", "step": step, "loss": loss, "learning_rate": rate})  # type: ignore[dict-item]
     (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + '{"torn')
-    facts = {"steps": 120, "rows": 960, "tokens": 491_520, "loss_tokens": 300_000,
+    facts = {"steps": 120, "items": 4321, "not_read_beyond_max_tokens": 8765, "rows": 960,
+             "tokens": 491_520, "loss_tokens": 300_000,
              "seconds": 5400.0, "dropped": {"too_long": 4}}  # fmt: skip
     manifest.write_manifest(folder, key=f"stage-{number}", files=[], facts=facts)
 

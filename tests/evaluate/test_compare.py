@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,8 @@ def test_unlike_results_are_refused(
     refused("c", "task is 'toy' in .* and 'other'", task=fakes.task(name="other"))
     refused("d", "task_version is '1' .* and '2'", task=fakes.task(version="2"))
     refused("e", "protocol is 'reasoning-required'", protocol="question-only")
+    other_text = replace(fakes.task(), load=lambda root, split: fakes.questions(40, " now"))
+    refused("g", "split_digest is", task=other_text)
     refused("f", r"40 questions in .*, 30 in .*, 10 of them only in one \(first: q030\)", limit=30)
 
 

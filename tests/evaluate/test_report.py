@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from medexpert import manifest
+from medexpert.evaluate.compare import Comparison
 from medexpert.evaluate.report import blocks, summary, write
 from medexpert.evaluate.report.charts import running_mean
-from medexpert.evaluate.report.contrasts import contrasts
+from medexpert.evaluate.report.contrasts import families
 from medexpert.evaluate.report.facts import read_run
 from medexpert.evaluate.report.formats import duration, number, p_value, signed
+from medexpert.evaluate.statistics import holm
 from medexpert.records import UserError
 
 MakeRun = Callable[..., Path]
@@ -64,7 +66,8 @@ def test_a_whole_run(whole: tuple[Path, str, str]) -> None:
     assert page.count("<svg") == 5
     assert "too_short 20, duplicate 3" in page
     assert "always yes" in page
-    assert "491\u202f520" in page
+    for count in ("491\u202f520", "4\u202f321", "8\u202f765"):
+        assert count in page
 
 
 def test_the_page_is_one_well_formed_file_without_requests(whole: tuple[Path, str, str]) -> None:
@@ -160,15 +163,61 @@ def test_no_run_at_all(tmp_path: Path) -> None:
 
 
 def test_declared_contrasts(run_folder: MakeRun) -> None:
-    made = contrasts(read_run(run_folder()))
-    names = [c.name for c in made if c.group == "direct"]
-    assert names == [
+    folder = run_folder()
+    made = families(read_run(folder))
+    stages = [
         "base → knowledge", "knowledge → instruct", "base → instruct",
         "instruct → adapt", "base → adapt",
     ]  # fmt: skip
-    assert [c.group for c in made if c.name == "direct → voc"] == [
-        "at base", "at knowledge", "at instruct", "at adapt",
+    points = ("base", "knowledge", "instruct", "adapt")
+    assert [[c.name for c in family.contrasts] for family in made] == [
+        stages, stages, [f"at {point}: direct → voc" for point in points],
     ]  # fmt: skip
+    markdown, _ = both(folder)
+    for rule, n in (
+        ("direct: each stage with the point before it and with base", 5),
+        ("voc: each stage with the point before it and with base", 5),
+        ("voc against direct, at each point", 4),
+    ):
+        caption = f"Family: {rule}; declared before the results. Holm adjusts over its {n} tested"
+        assert caption in markdown
+
+
+def test_holm_adjusts_within_a_family(run_folder: MakeRun) -> None:
+    folder = run_folder()
+    rows = [line.split("|") for line in both(folder)[0].splitlines() if "base → adapt" in line]
+    for family, row in zip(families(read_run(folder)), rows, strict=False):
+        raw = [c.outcome.mcnemar.p for c in family.contrasts if isinstance(c.outcome, Comparison)]
+        assert row[9].strip() == p_value(holm(raw)[-1]).replace("<", "&lt;")
+
+
+def test_a_report_without_examples_holds_no_benchmark_text(run_folder: MakeRun) -> None:
+    folder = run_folder()
+    for path in write(folder, examples=False):
+        text = path.read_text(encoding="utf-8")
+        assert "Left out of this report" in text
+        for piece in ("&lt;drug", "Abstract number", "because", "q0"):
+            assert piece not in text
+    assert "Abstract number" in both(folder)[0]
+
+
+def test_an_evaluation_of_an_earlier_model_is_left_out(run_folder: MakeRun) -> None:
+    folder = run_folder(("base", "adapt"))
+    place = folder / "evaluate" / "adapt" / "direct"
+    result = manifest.read_json(place / "result.json")
+    result["engine"]["lineage"] = {"stage": "adapt", "steps": 60, "parent": "../base"}
+    manifest.write_json(place / "result.json", result)
+    files = [place / name for name in manifest.read_manifest(place)["files"]]
+    manifest.write_manifest(place, key="k1", files=files, facts={})
+    facts = read_run(folder)
+    assert facts.result("adapt", "direct") is None
+    assert "evaluation of adapt with direct: it measured an earlier model of this stage" in (
+        facts.missing
+    )
+    result["engine"]["lineage"]["steps"] = 120
+    manifest.write_json(place / "result.json", result)
+    manifest.write_manifest(place, key="k1", files=files, facts={})
+    assert read_run(folder).result("adapt", "direct") is not None
 
 
 def test_unlike_item_sets_are_named_not_tested(
@@ -178,7 +227,10 @@ def test_unlike_item_sets_are_named_not_tested(
     evaluate(folder / "evaluate" / "adapt" / "voc", strategy="voc", task=fakes.task(100),
              limit=50, key="k2")  # fmt: skip
     markdown, _ = both(folder)
-    assert "direct → voc (at adapt) not tested: cannot compare: 100 questions" in markdown
+    assert (
+        "at adapt: direct → voc not tested (voc against direct, at each point): "
+        "cannot compare: 100 questions"
+    ) in markdown
     assert markdown.count("| majority | always yes |") == 2
 
 
@@ -199,7 +251,7 @@ def test_a_resumed_log_counts_each_step_once(tmp_path: Path) -> None:
 
 def test_build_without_quarantine_is_marked(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    manifest.write_manifest(tmp_path / "data", key="k", files=[], facts={"sources": []})
+    manifest.write_manifest(tmp_path / "data", key="k", files=[], facts={"sources": {}})
     _, page = both(tmp_path)
     assert "built without quarantine" in page
 

@@ -122,6 +122,55 @@ def test_predictions_of_other_work_are_discarded_with_a_message(
     assert len(second.asked) == result["n"]
 
 
+def test_a_kill_while_discarding_does_not_keep_stale_predictions(
+    evaluate: Evaluate, strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    evaluate(tmp_path / "e")
+    real = manifest.write_text
+
+    def killed(path: Path, text: str) -> None:
+        real(path, text)
+        raise KeyboardInterrupt  # after the first file that is written, whichever it is
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(tmp_path / "e", key="k2")
+    strategies["direct"] = second = fakes.strategy()
+    evaluate(tmp_path / "e", key="k2")
+    assert len(second.asked) == 40
+
+
+def test_the_rate_counts_whole_batches(
+    evaluate: Evaluate, strategies: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+
+    class Batched:
+        def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int) -> Any:
+            for at in range(0, len(asked), 4):
+                clock.now += 10
+                yield from (Prediction(q.id, "yes", q.answer) for q in asked[at : at + 4])
+
+    strategies["direct"] = Batched()
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    lines: list[str] = []
+    evaluate(tmp_path / "e", limit=12, progress=lines.append)
+    assert [line.split(": ")[1] for line in lines] == [
+        "4/12, 0.40 questions/s, 20 s left",
+        "8/12, 0.40 questions/s, 10 s left",
+        "12/12, 0.40 questions/s, 0 s left",
+    ]
+
+
+def test_only_the_first_protocol_is_the_published_benchmark(
+    evaluate: Evaluate, tmp_path: Path
+) -> None:
+    result = evaluate(tmp_path / "e", protocol="question-only")
+    assert (result["official"], result["official_complete"]) == (False, False)
+
+
 def test_changed_questions_discard_predictions(
     evaluate: Evaluate, strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -121,6 +121,31 @@ def _permuted(weight: Any, heads: int) -> Any:
     return halves.swapaxes(1, 2).reshape(rows, columns)
 
 
+def _gguf_names() -> dict[str, str]:
+    """Tensor names of a Llama in transformers -> in GGUF."""
+    names = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+    }
+    parts = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+    for layer in range(LAYERS):
+        names |= {
+            f"model.layers.{layer}.{ours}.weight": f"blk.{layer}.{theirs}.weight"
+            for ours, theirs in parts.items()
+        }
+    return names
+
+
 def write_gguf(path: Path, model: Any, *, quantised: bool = True, pre: str = "smollm") -> Path:
     """`model` as a Llama GGUF with a byte-level vocabulary; linear layers in Q4_1."""
     import gguf
@@ -150,27 +175,7 @@ def write_gguf(path: Path, model: Any, *, quantised: bool = True, pre: str = "sm
     writer.add_pad_token_id(2)
     writer.add_add_bos_token(False)
     writer.add_chat_template(TEMPLATE)
-    names = {
-        "model.embed_tokens.weight": "token_embd.weight",
-        "model.norm.weight": "output_norm.weight",
-    }
-    parts = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate",
-        "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-    }
-    for layer in range(LAYERS):
-        names |= {
-            f"model.layers.{layer}.{ours}.weight": f"blk.{layer}.{theirs}.weight"
-            for ours, theirs in parts.items()
-        }
-    for ours, theirs in names.items():
+    for ours, theirs in _gguf_names().items():
         value = model.state_dict()[ours].float().numpy()
         if "attn_q" in theirs or "attn_k" in theirs:
             value = _permuted(value, HEADS if "attn_q" in theirs else KV_HEADS)

@@ -239,12 +239,27 @@ def test_describe_knows_the_licence_of_a_catalogued_hub_snapshot(tmp_path: Path,
     assert found["licence"] == "Apache-2.0"
 
 
+@pytest.mark.parametrize("text", ['{"model": {"type": "XXX"}}', '{"model":', "{}"])
+def test_a_broken_tokenizer_file_is_one_line(hf: Path, text: str) -> None:
+    import torch
+
+    (hf / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match="transformers cannot open this tokenizer: "):
+        load(hf, dtype=torch.float32)
+
+
 def test_two_models_have_two_digests(tiny: Any, hf: Path, tmp_path: Path) -> None:
     from medexpert.model.folder import model_digest
 
     before = model_digest(hf)
+    (hf / "README.md").write_text("about it")
+    assert model_digest(hf) == before
+    config = hf / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("}", ' ,"note": 1}', 1))
+    other_tokenizer = model_digest(hf)
+    assert other_tokenizer != before
     tiny.make_model(seed=1).save_pretrained(hf)
-    assert model_digest(hf) != before
+    assert model_digest(hf) not in (before, other_tokenizer)
 
 
 def test_describe_sizes_a_lora_adapter(hf: Path, model: Any) -> None:

@@ -130,14 +130,53 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     tiny_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     go(tiny_model(), tmp_path)
-    newest = state.found(tmp_path / "state")[-1]
+    before, newest = state.found(tmp_path / "state")
     file = newest / "masters.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
     lines: list[str] = []
     masters = Masters(tiny_model(), torch.float32)
     at = state.restore(tmp_path / "state", masters, adamw(masters, SETTINGS), "k", lines.append)
     assert any("is damaged and is not used" in line for line in lines)
-    assert at.step == int(state.found(tmp_path / "state")[-2].name.split("-")[1])
+    assert at.step == int(before.name.split("-")[1])
+    assert state.found(tmp_path / "state") == [before]
+
+
+def test_checkpoints_of_other_settings_do_not_push_out_new_ones(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    go(tiny_model(), tmp_path)
+    assert len(state.found(tmp_path / "state")) == state.KEEP
+    real = Masters.publish
+    steps = 0
+
+    def dies(self: Masters) -> None:
+        nonlocal steps
+        real(self)
+        steps += 1
+        if steps == 3:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(Masters, "publish", dies)
+    with pytest.raises(RuntimeError, match="power cut"):
+        go(tiny_model(), tmp_path, key="other")
+    assert [p.name for p in state.found(tmp_path / "state")] == ["step-000002"]
+    lines: list[str] = []
+    monkeypatch.setattr(Masters, "publish", real)
+    go(tiny_model(), tmp_path, key="other", lines=lines)
+    assert any("continuing after step 2 of" in line for line in lines)
+
+
+def test_a_checkpoint_without_its_manifest_is_made_again(
+    tiny_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = tiny_model()
+    go(whole, tmp_path)
+    (state.found(tmp_path / "state")[-1] / "manifest.json").unlink()
+    lines: list[str] = []
+    again = tiny_model()
+    go(again, tmp_path, lines=lines)
+    assert any("is damaged and is not used" in line for line in lines)
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in weights(whole).items())
 
 
 def test_first_signal_checkpoints_and_stops(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -182,15 +183,18 @@ def _drop_surplus(
     spool: Spool,
 ) -> None:
     """Count replay beyond the share as dropped; a document counts once, when all its parts go."""
+    licences: dict[tuple[str, int], str] = {}
     for name, position in sorted(surplus):
-        flow = flows[name]
-        record = json.loads(spool.get(flow.slots[position]))
+        slot = flows[name].slots[position]
+        record = json.loads(spool.get(slot))
+        licences[name, slot.parent] = record["licence"]
         drop({"source": name, "id": record["id"], "reason": "replay_surplus", "stage": "knowledge"})
     for name in {name for name, _ in surplus}:
         flow, gone = flows[name], {position for other, position in surplus if other == name}
         kept = {slot.parent for i, slot in enumerate(flow.slots) if i not in gone}
         left = {flow.slots[i].parent for i in gone} - kept
         flow.dropped["replay_surplus"] += len(left)
+        flow.licences -= Counter(licences[name, parent] for parent in left)
 
 
 def _facts(

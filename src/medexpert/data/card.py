@@ -51,7 +51,7 @@ def _stage(
     ]
     for name, entry in sources.items():
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in entry["dropped"].items())
-        limit = f" (limit {entry['limit']:,})" if entry["limit"] else ""
+        limit = f" (limit: the first {entry['limit']:,})" if entry["limit"] else ""
         lines += _row(
             name,
             entry["role"],

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from medexpert.data.readers.pubmedqa import official_split
 from medexpert.records import Document, Example, unknown_name
 
-# pmid:123, PMID 123, pmid-00123, https://pubmed.ncbi.nlm.nih.gov/123/
+# pmid:123, PMID 123, pmid-00123, pubmedqa_123, https://pubmed.ncbi.nlm.nih.gov/123/
 _PMID = re.compile(
     r"(?:https?://(?:www\.)?(?:pubmed\.ncbi\.nlm\.nih\.gov/|ncbi\.nlm\.nih\.gov/pubmed/)"
-    r"|(?:pmid|pubmed)[\s:_#-]*|\#*)0*(\d{1,9})/?(?:\.0)?",
+    r"|(?:pmid|pubmed|pubid|pqa)\D*|\#*)0*(\d{1,9})/?(?:\.0)?",
     re.IGNORECASE,
 )
 _KEYS = ("pmid", "pubmed", "pubmed_id", "pubid")
@@ -44,10 +44,14 @@ def as_pmid(value: str) -> str | None:
 
 def pmids(record: Document | Example) -> set[str]:
     """Every PMID a record names: its own id where it is one, and its id fields."""
-    # Other schemes (PMC..., DOI) count only when they spell out that they are PMIDs.
-    named = [v for k, v in record.ids.items() if k.lower() in _KEYS or not v.strip().isdigit()]
-    named.append(record.id)
-    return {pmid for value in named if (pmid := as_pmid(value)) is not None}
+    found, others = set(), [record.id]
+    for key, value in record.ids.items():
+        if key.lower() in _KEYS:
+            found |= {number.lstrip("0") for number in re.findall(r"\d+", value)}
+        elif not value.strip().isdigit():
+            # Other schemes (PMC..., DOI) count only when they spell out that they are PMIDs.
+            others.append(value)
+    return found | {pmid for value in others if (pmid := as_pmid(value)) is not None}
 
 
 def hit(record: Document | Example, lists: Mapping[str, frozenset[str]]) -> str | None:

@@ -65,13 +65,15 @@ def comparison(first: Path, second: Path, *, seed: int = 0) -> Comparison:
     """Compare two finished evaluation folders.
 
     Raises UserError when one is not finished or altered, or when task, version, split, protocol,
-    the set of questions or a gold answer differ.
+    the set of questions, a gold answer or a question's text differ.
     """
     results = [_result(first), _result(second)]
     for name in MUST_AGREE:
-        _same(name, results[0].get(name), results[1].get(name), first, second)
+        _agree(name, results, first, second)
     rows = [_by_id(read_predictions(first)), _by_id(read_predictions(second))]
     _check_items(rows[0], rows[1], first, second)
+    # Equal ids and answers may still hide another text (a changed data file).
+    _agree("split_digest", results, first, second)
     ids = list(rows[0])
     return _compare([rows[0][i] for i in ids], [rows[1][i] for i in ids], first, second, seed)
 
@@ -111,7 +113,8 @@ def _by_id(rows: Sequence[Prediction]) -> dict[str, Prediction]:
     return {row.id: row for row in rows}
 
 
-def _same(name: str, one: object, other: object, first: Path, second: Path) -> None:
+def _agree(name: str, results: Sequence[Mapping[str, Any]], first: Path, second: Path) -> None:
+    one, other = (result.get(name) for result in results)
     if one != other:
         raise UserError(
             f"cannot compare: {name} is {one!r} in {first} and {other!r} in {second}",

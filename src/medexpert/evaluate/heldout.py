@@ -45,11 +45,7 @@ def bits_per_byte(
         for document, score in zip(
             batch, engine.text_logprobs([d.text for d in batch]), strict=True
         ):
-            # A one-token text has nothing to predict: no bytes were scored.
-            if score.bytes > 0:
-                scores[document.source].append(score)
-            else:
-                empty[document.source] += 1
+            scores[document.source].append(score)
         done += len(batch)
         batch.clear()
         progress(f"held-out text: {done} documents scored")

@@ -48,8 +48,9 @@ def resume(
         else:
             kept = _matching(path, questions, progress)
     seconds = old.get("seconds", 0.0) if kept else 0.0
-    manifest.write_json(out / HEADER, {**header, "seconds": seconds})
+    # The header last: a kill between the two must not leave it vouching for what it discards.
     manifest.write_text(path, "".join(to_json(row) + "\n" for row in kept))
+    manifest.write_json(out / HEADER, {**header, "seconds": seconds})
     if kept:
         progress(f"{path}: {len(kept)} of {len(questions)} questions answered already, going on")
     return kept

@@ -155,28 +155,40 @@ def _stream(
     progress: Progress,
     header: Mapping[str, Any],
 ) -> list[Prediction]:
-    """Append predictions to `path` as they come, one flushed line each, and tell the rate."""
+    """Append predictions to `path` as they come, one flushed line each, and tell the rate.
+
+    Answers come in batches, so the rate counts whole ones: it is told when an answer arrives, for
+    those before it and the time up to the last of them.
+    """
     written: list[Prediction] = []
-    started = told = time.monotonic()
+    started = last = time.monotonic()
+    told = started
     total, before = header["n"], header["n"] - len(questions)
     title = f"{header['task']} · {header['strategy']} · {header['model']}"
+
+    def tell() -> None:
+        rate = len(written) / max(last - started, 1e-9)
+        progress(
+            f"{title}: {before + len(written)}/{total}, {rate:.2f} questions/s, "
+            f"{_duration((len(questions) - len(written)) / rate)} left"
+        )
+
     with manifest.disk_errors(path), path.open("ab") as handle:
         for answer in answers:
+            now = time.monotonic()
+            if not written:
+                told = now
+            elif now - told >= SECONDS_BETWEEN_LINES:
+                tell()
+                told = now
             _check(answer, questions, len(written), header["strategy"])
             handle.write((to_json(answer) + "\n").encode("utf-8"))
             handle.flush()
             written.append(answer)
-            now = time.monotonic()
-            if now - told >= SECONDS_BETWEEN_LINES or len(written) == len(questions):
-                told = now
-                rate = len(written) / max(now - started, 1e-9)
-                left = (len(questions) - len(written)) / rate
-                progress(
-                    f"{title}: {before + len(written)}/{total}, {rate:.2f} questions/s, "
-                    f"{_duration(left)} left"
-                )
+            last = now
     if len(written) != len(questions):
         raise RuntimeError(f"{header['strategy']} answered {len(written)} of {len(questions)}")
+    tell()
     return written
 
 
@@ -208,7 +220,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Write predictions.json (official format), examples.json, result.json and the manifest."""
     parsed = {p.id: p.choice for p in predictions if p.choice != NO_ANSWER}
-    whole = setting.task.official and setting.split == "test" and not setting.limit
+    whole = setting.task.is_official(setting.split, setting.protocol) and not setting.limit
     result = {
         **{name: facts[name] for name in ("task", "task_version", "protocol", "strategy", "model")},
         **score(predictions, setting.task.choices, seed=setting.seed),

@@ -274,7 +274,7 @@ def load(
         from medexpert.model.checkpoint import open_adapter
 
         parent = parent_folder(folder)
-        model, tokenizer = _open(parent, torch.float32)
+        model, tokenizer = load(parent, dtype=torch.float32)
         model = open_adapter(model, folder)
         cast_weights(model, dtype)
     else:
@@ -290,6 +290,9 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         tokenizer = library.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
+    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
+        raise _cannot_open("tokenizer", folder, error) from None
+    try:
         model, report = library.AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -300,8 +303,7 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             output_loading_info=True,
         )
     except (ValueError, KeyError, OSError, RuntimeError, TypeError, ImportError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"transformers cannot open this model: {line}", where=str(folder)) from None
+        raise _cannot_open("model", folder, error) from None
     # A tensor that is absent would be filled with random numbers and only warned about.
     absent = sorted({*report["missing_keys"], *(str(k[0]) for k in report["mismatched_keys"])})
     if absent:
@@ -310,6 +312,11 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
             where=str(folder),
         )
     return model, tokenizer
+
+
+def _cannot_open(what: str, folder: Path, error: Exception) -> UserError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return UserError(f"transformers cannot open this {what}: {line}", where=str(folder))
 
 
 def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -101,6 +101,7 @@ def check_config(folder: Path) -> dict[str, Any]:
 
 
 def check_tokenizer(folder: Path) -> None:
+    """Raise UserError when the folder holds no tokenizer that transformers can read."""
     names = {path.name for path in folder.iterdir()}
     single = names & {"tokenizer.json", "tokenizer.model"}
     if not single and not {"vocab.json", "merges.txt"} <= names:
@@ -209,11 +210,19 @@ def origin(folder: Path) -> dict[str, str]:
 def model_digest(folder: Path) -> str:
     """16 hex digits that change when the model does.
 
-    From the manifest where there is one, else from the safetensors' bytes (about a second a GB).
+    From the manifest where there is one, else from the bytes of the weights (about a second a GB),
+    the configuration and the tokenizer with its chat template.
     """
     if ours(folder):
         return output_digest(folder)
-    return digest_files(sorted(folder.glob("*.safetensors")))
+    return digest_files(p for p in sorted(folder.iterdir()) if p.is_file() and _of_model(p))
+
+
+def _of_model(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".jinja", ".model") or path.name in (
+        "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "vocab.json", "merges.txt", ADAPTER_CONFIG,
+    )  # fmt: skip
 
 
 def describe(folder: Path) -> dict[str, Any]:

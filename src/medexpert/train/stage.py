@@ -23,6 +23,11 @@ from medexpert.train.batches import Account, Piece, Plan
 from medexpert.train.loop import Outcome, train
 
 Say = Callable[[str], None]
+LINEAGE = (
+    "stage", "recipe", "parent", "parent_digest", "data_sha256", "licence", "steps", "tokens",
+    "seed",
+)  # fmt: skip
+"""Facts of a stage that go with its weights."""
 
 
 def run_stage(
@@ -37,7 +42,9 @@ def run_stage(
     settings = recipe.stage(name)
     (folder / manifest.MANIFEST).unlink(missing_ok=True)
     set_threads(recipe.threads)
+    model: Any
     model, tokenizer = base.load(parent, dtype=torch.float32)
+    _check_context(name, settings, model)
     account = Account()
     pieces = stage_pieces(name, data, tokenizer, settings, account)
     plan = Plan(
@@ -61,11 +68,30 @@ def run_stage(
         key=key,
         seed=recipe.seed,
         pad=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
-        vocabulary=model.config.vocab_size,
+        vocabulary=model.config.get_text_config().vocab_size,
         say=say,
     )
     facts = _facts(recipe, name, parent, data, plan, account, outcome)
-    return _save(model, tokenizer, folder, key, facts, settings)
+    lineage = {name: facts[name] for name in LINEAGE}
+    shutil.rmtree(folder / "adapter", ignore_errors=True)  # of earlier settings
+    if settings.method != "full":
+        checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
+        # Training rounded the frozen weights to its dtype: merge into the parent's own, which is
+        # also what the adapter folder gives when it is opened.
+        model = None
+        model, _ = base.load(folder / "adapter", dtype=torch.float32)
+    checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
+    return _finish(folder, key, facts)
+
+
+def _check_context(name: str, settings: Stage, model: Any) -> None:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and settings.sequence_length > limit:
+        raise UserError(
+            f"{name}.sequence_length is {settings.sequence_length}, but the model reads at most "
+            f"{limit} tokens",
+            where=name,
+        )
 
 
 def set_threads(threads: int) -> None:
@@ -83,8 +109,8 @@ def stage_pieces(
         raise UserError("its tokenizer has no end-of-text token", where=str(data))
     encode = TextEncoder(tokenizer)
     length = settings.sequence_length
-    # Later epochs need all of the data; within the first, the cap says how much is used.
-    cap = settings.max_tokens if settings.epochs <= 1 else 0
+    # With one epoch the cap says how much is read; a share of an epoch, or more, is of all data.
+    cap = settings.max_tokens if settings.epochs == 1 else 0
     if name == "knowledge":
         return knowledge.pieces(data, encode, eos, length, account, cap)
     chat = ChatFormat(*base.chat_format(tokenizer))
@@ -130,27 +156,8 @@ def _facts(
     }
 
 
-def _save(
-    model: Any, tokenizer: Any, folder: Path, key: str, facts: dict[str, Any], settings: Stage
-) -> dict[str, Any]:
-    lineage = {
-        k: facts[k]
-        for k in (
-            "stage",
-            "recipe",
-            "parent",
-            "parent_digest",
-            "data_sha256",
-            "licence",
-            "steps",
-            "tokens",
-            "seed",
-        )
-    }
-    if settings.method != "full":
-        checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
-        model = checkpoint.merge_lora(model)
-    checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
+def _finish(folder: Path, key: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the stage's manifest; only then are its checkpoints not needed any more."""
     files = [
         path
         for part in ("model", "adapter", "log.jsonl")

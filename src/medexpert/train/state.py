@@ -37,11 +37,16 @@ class Progress:
 def save(
     folder: Path, progress: Progress, masters: Masters, optimizer: torch.optim.Optimizer, key: str
 ) -> Path:
-    """Write `folder/step-NNNNNN` atomically and drop all but the newest KEEP checkpoints."""
+    """Write `folder/step-NNNNNN` atomically; keep it and the newest before it, KEEP in all.
+
+    Checkpoints of a later step are another key's, passed over by :func:`restore`: they go now that
+    there is one to continue from.
+    """
     target = folder / f"step-{progress.step:06d}"
     with staged(target) as partial:
         _write(partial, progress, masters, optimizer, key)
-    for old in found(folder)[:-KEEP]:
+    upto = [path for path in found(folder) if path.name <= target.name]
+    for old in set(found(folder)) - set(upto[-KEEP:]):
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -73,7 +78,7 @@ def restore(
 ) -> Progress:
     """Load the newest intact checkpoint made with `key`; a fresh Progress when there is none.
 
-    A damaged checkpoint is named and passed over for the one before it.
+    A damaged checkpoint is named and removed, and the one before it is taken.
     """
     for partial in folder.glob(".step-*.partial*"):
         shutil.rmtree(partial, ignore_errors=True)
@@ -82,6 +87,7 @@ def restore(
             facts = manifest.verify(checkpoint)
         except UserError as error:
             say(f"checkpoint {checkpoint.name} is damaged and is not used: {error}")
+            shutil.rmtree(checkpoint, ignore_errors=True)
             continue
         if facts["key"] != key:
             say(f"checkpoint {checkpoint.name} was made with other settings or data: not used")
@@ -99,7 +105,7 @@ def _load(checkpoint: Path, masters: Masters, optimizer: torch.optim.Optimizer) 
         name, _, kind = key.rpartition("|")
         by_name.setdefault(name, {})[kind] = value
     for name, tensor in masters.master.items():
+        # Fused AdamW wants its step counter, too, where the weights are.
         optimizer.state[tensor] = {
-            kind: value if kind == "step" else value.to(tensor.device)
-            for kind, value in by_name[name].items()
+            kind: value.to(tensor.device) for kind, value in by_name[name].items()
         }

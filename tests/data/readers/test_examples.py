@@ -116,8 +116,13 @@ def test_headqa(tmp_path: Path) -> None:
     assert item.fields["options"] == {"A": "one", "B": "two"}
     assert one("headqa", headqa(tmp_path, image="p.png")) == Drop("headqa-E-1", "needs_image")
     assert one("headqa", headqa(tmp_path, ra="9")) == Drop("headqa-E-1", "no_answer")
+    unnumbered = [{"atext": "one"}, {"atext": "two"}]
+    lost = one("headqa", headqa(tmp_path, ra=None, answers=unnumbered))
+    assert lost == Drop("headqa-E-1", "no_answer")
 
 
 def test_headqa_faults_name_the_item(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"h\.json\.gz \[E, qid 1\]: answers\[0\]: an object"):
         one("headqa", headqa(tmp_path, answers=["x"]))
+    with pytest.raises(UserError, match="11 answers; allowed: at most 10"):
+        one("headqa", headqa(tmp_path, answers=[{"aid": i, "atext": "t"} for i in range(11)]))

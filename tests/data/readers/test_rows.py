@@ -100,3 +100,11 @@ def test_pmid_of_a_wrong_kind(write_rows: Callable[..., Path]) -> None:
     path = write_rows("d.jsonl", [{"id": "a", "text": "t", "pmid": ["12"]}])
     with pytest.raises(UserError, match=r":1: field 'pmid': a PMID is expected, not a list"):
         list(READERS["documents"]([path]))
+
+
+def test_every_identifier_of_a_row_is_kept() -> None:
+    assert rows.ids_of({"pmid": "1", "pubid": 2, "pubmed_id": "1"}, "here") == {
+        "pmid": "1",
+        "pubid": "2",
+    }
+    assert rows.ids_of({"PMID": 7, "pmid": ""}, "here") == {"pmid": "7"}

@@ -22,6 +22,7 @@ from medexpert.data.readers.rows import (
 )
 from medexpert.records import Example, UserError
 
+LETTERS = "ABCDEFGHIJ"
 ROLES = {
     "user": "user",
     "assistant": "assistant",
@@ -172,7 +173,7 @@ def _alternate(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[
             changes.append("neighbouring_turns_joined")
         else:
             joined.append(turn)
-    if joined and joined[-1]["role"] != "assistant":
+    while joined and joined[-1]["role"] != "assistant":
         joined.pop()
         changes.append("closing_user_turn_removed")
     return system + joined, changes
@@ -197,13 +198,15 @@ def _headqa_item(path: Path, exam: str, raw: Any, unique: Unique) -> Item:
     unique.check(identifier, where)
     if row.get("image"):
         return Drop(identifier, "needs_image")
+    answers = list_of(row, "answers", where)
+    if len(answers) > len(LETTERS):
+        raise UserError(f"{len(answers)} answers", where=where, allowed=f"at most {len(LETTERS)}")
     options: dict[str, str] = {}
     right = ""
-    for position, answer in enumerate(list_of(row, "answers", where)):
+    for position, (letter, answer) in enumerate(zip(LETTERS, answers, strict=False)):
         entry = object_of(answer, f"answers[{position}]", where)
-        letter = "ABCDEFGHIJ"[position]
         options[letter] = text_of(entry, "atext", where).strip()
-        if str(entry.get("aid")) == str(row.get("ra")):
+        if row.get("ra") is not None and str(entry.get("aid")) == str(row["ra"]):
             right = letter
     stamped = {**row, "id": identifier}
     return _choice(stamped, where, identifier, text_of(row, "qtext", where), options, right, "")

@@ -187,6 +187,6 @@ def ids_of(row: Mapping[str, Any], where: str) -> dict[str, str]:
             value = str(value)
         if value is not None and not isinstance(value, str):
             raise UserError(f"field {name!r}: a PMID is expected, not {_kind(value)}", where=where)
-        if value:
-            found["pmid"] = value
+        if value and value not in found.values():
+            found["pmid" if "pmid" not in found else name] = value
     return found

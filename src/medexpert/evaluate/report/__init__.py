@@ -11,14 +11,15 @@ from medexpert.evaluate.report.page import html_page, markdown_page
 from medexpert.manifest import write_text
 
 
-def write(run_folder: Path) -> tuple[Path, Path]:
+def write(run_folder: Path, examples: bool = True) -> tuple[Path, Path]:
     """Write RUN/report/report.md and report.html; returns their paths.
 
-    A partial run gives a report that says what is missing. Raises UserError when the folder does
-    not exist or holds nothing to report.
+    Without `examples` no text of the benchmark, nor a model's answer in words, is in the report, so
+    that it can be published where the data may not. A partial run gives a report that says what is
+    missing. Raises UserError when the folder does not exist or holds nothing to report.
     """
     facts = read_run(run_folder)
-    sections = _sections(facts)
+    sections = _sections(facts, examples)
     name = str(facts.recipe.get("name") or run_folder.resolve().name)
     base = facts.recipe.get("base", {}).get("model", "unknown base")
     title = f"{name}: run report"
@@ -39,7 +40,7 @@ def summary(run_folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _sections(facts: RunFacts) -> list[Section]:
+def _sections(facts: RunFacts, examples: bool) -> list[Section]:
     sections: list[Section | None] = [scores.headline(facts)]
     if facts.results:
         sections += [
@@ -53,6 +54,6 @@ def _sections(facts: RunFacts) -> list[Section]:
         sections.append(Section("Stage by stage", "stages", [note]))
     sections += [making.forgetting(facts), making.training(facts), making.data_flow(facts)]
     if facts.results:
-        sections.append(cases.example_answers(facts))
+        sections.append(cases.example_answers(facts) if examples else cases.left_out())
     sections.append(making.provenance(facts))
     return [section for section in sections if section is not None]

@@ -36,6 +36,12 @@ def example_answers(facts: RunFacts) -> Section | None:
     return Section("Example answers", "examples", [Text(rule), *cases])
 
 
+def left_out() -> Section:
+    """What stands in place of the examples in a report that may be published."""
+    note = "Left out of this report, which holds no text of the benchmark."
+    return Section("Example answers", "examples", [Text(note)])
+
+
 def _case(facts: RunFacts, last: Result, item: Mapping[str, Any], answer: Prediction) -> Case:
     path = []
     for point in facts.points:

@@ -15,6 +15,8 @@ from medexpert.records import Prediction, UserError, digest
 
 POINTS = ("base", "knowledge", "instruct", "adapt")
 STAGES = POINTS[1:]
+LINEAGE = ("recipe", "parent_digest", "data_sha256", "steps", "tokens", "seed")
+"""Facts that a stage writes both into its manifest and into its model's lineage."""
 STRATEGY_ORDER = ("direct", "voc-likelihood", "voc")
 
 
@@ -56,10 +58,12 @@ class RunFacts:
 
 
 def point_order(name: str) -> tuple[int, str]:
+    """Sort key: the run's own order, unknown points behind by name."""
     return (POINTS.index(name) if name in POINTS else len(POINTS), name)
 
 
 def strategy_order(name: str) -> tuple[int, str]:
+    """Sort key: `direct` first, unknown strategies behind by name."""
     known = name in STRATEGY_ORDER
     return (STRATEGY_ORDER.index(name) if known else len(STRATEGY_ORDER), name)
 
@@ -81,7 +85,7 @@ def read_run(folder: Path) -> RunFacts:
             steps = _log(folder / stage / "log.jsonl")
             if steps:
                 logs[stage] = steps
-    results = _results(folder, recipe, missing)
+    results = _results(folder, recipe, stages, missing)
     heldout = _heldout(folder)
     if not (recipe or data or stages or logs or results or heldout):
         raise UserError(
@@ -146,7 +150,12 @@ def _log(path: Path) -> list[Mapping[str, Any]]:
     return [steps[number] for number in sorted(steps)]
 
 
-def _results(folder: Path, recipe: Mapping[str, Any], missing: list[str]) -> list[Result]:
+def _results(
+    folder: Path,
+    recipe: Mapping[str, Any],
+    stages: Mapping[str, Mapping[str, Any]],
+    missing: list[str],
+) -> list[Result]:
     wanted = recipe.get("evaluate", {})
     expected = [(p, s) for p in wanted.get("points", ()) for s in wanted.get("strategies", ())]
     present = [
@@ -160,10 +169,25 @@ def _results(folder: Path, recipe: Mapping[str, Any], missing: list[str]) -> lis
         place = folder / "evaluate" / point / strategy
         try:
             manifest.verify(place)
-            found.append(Result(point, strategy, place, manifest.read_json(place / RESULT)))
+            data = manifest.read_json(place / RESULT)
         except UserError as error:
             missing.append(f"evaluation of {point} with {strategy}: {error.what}")
+            continue
+        if _is_stale(data, stages.get(point, {})):
+            missing.append(
+                f"evaluation of {point} with {strategy}: it measured an earlier model of this stage"
+            )
+        else:
+            found.append(Result(point, strategy, place, data))
     return found
+
+
+def _is_stale(result: Mapping[str, Any], stage: Mapping[str, Any]) -> bool:
+    """Whether the evaluated model's lineage tells of another training than the stage's manifest."""
+    lineage = result.get("engine", {}).get("lineage") or {}
+    return any(
+        name in lineage and name in stage and lineage[name] != stage[name] for name in LINEAGE
+    )
 
 
 def _heldout(folder: Path) -> dict[str, Mapping[str, Mapping[str, Any]]]:

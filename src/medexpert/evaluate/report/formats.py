@@ -18,14 +18,17 @@ def signed(share: float, digits: int = 1) -> str:
 
 
 def span(interval: Mapping[str, Any] | None) -> str:
+    """An interval of shares in percent, '–' when there is none."""
     return f"{percent(interval['low'])}–{percent(interval['high'])}" if interval else "–"
 
 
 def p_value(p: float) -> str:
+    """Four decimals, or '< .0001'."""
     return "< .0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def signed_span(low: float, high: float) -> str:
+    """An interval of differences of shares, in percentage points."""
     return f"{signed(low)} to {signed(high)}"
 
 

@@ -15,6 +15,8 @@ GENERAL = ("replay", "general")
 """Roles of text that the model should not forget; any other role is text it should learn."""
 STAGE_COLUMNS = (
     ("steps", ">steps"),
+    ("items", ">items read"),
+    ("not_read_beyond_max_tokens", ">beyond max_tokens"),
     ("rows", ">rows"),
     ("tokens", ">tokens"),
     ("loss_tokens", ">loss tokens"),
@@ -31,7 +33,7 @@ def training(facts: RunFacts) -> Section | None:
         made, steps = facts.stages.get(stage, {}), facts.logs.get(stage, [])
         cells = [stage, str(facts.recipe.get(stage, {}).get("method", "–"))]
         for key, _ in STAGE_COLUMNS:
-            value = _find(made, key)
+            value: object = made.get(key)
             if value is None and key == "steps" and steps:
                 value = f"{steps[-1]['step']} so far"
             cells.append(duration(value) if key == "seconds" else number(value))
@@ -49,14 +51,6 @@ def training(facts: RunFacts) -> Section | None:
         caption = "Loss of each step (thin) and its running mean; below, the learning rate."
         blocks.append(Chart(charts.loss_chart(facts.logs), caption, words + "."))
     return Section("Training", "training", blocks)
-
-
-def _find(made: Mapping[str, Any], key: str) -> object:
-    """A fact of a stage manifest, at the top or one level down."""
-    if key in made:
-        return made[key]
-    inner = (value[key] for value in made.values() if isinstance(value, Mapping) and key in value)
-    return next(inner, None)
 
 
 def _mean_loss(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -119,12 +113,21 @@ def data_flow(facts: RunFacts) -> Section | None:
     if facts.data is None:
         return None
     blocks: list[Block] = []
-    rows = [_source_row(stage, name, entry) for stage, name, entry in _sources(facts.data)]
+    rows = [
+        _source_row(stage, name, entry)
+        for stage, sources in facts.data.get("sources", {}).items()
+        for name, entry in sources.items()
+    ]
     if rows:
         columns = ["Stage", "Source", "Role", ">in", "dropped (reason n)", ">held out", ">kept"]
         columns += [">characters", ">share %"]
-        blocks.append(Table(columns, rows, "Nothing leaves without a counted reason."))
-    hidden = {"sources", "files", "key", "versions"}
+        caption = (
+            "Nothing leaves without a counted reason. How much of this a stage then read stands "
+            "under Training."
+        )
+        blocks.append(Table(columns, rows, caption))
+    # The provenance section tells the last ones.
+    hidden = {"sources", "files", "key", "versions", "resolved_recipe", "recipe_hash"}
     rest = [(k, v) for k, v in facts.data.items() if k not in hidden]
     plain = [[k, number(v)] for k, v in rest if not isinstance(v, Mapping | list)]
     if plain:
@@ -133,34 +136,15 @@ def data_flow(facts: RunFacts) -> Section | None:
         if isinstance(value, Mapping | list):
             text = json.dumps(value, ensure_ascii=False, indent=1)
             blocks.append(Folded(name.replace("_", " ").capitalize(), [Code(text)]))
-    if facts.data.get("quarantine") in (None, [], {}, False):
+    if not facts.data.get("quarantine"):
         blocks.insert(
             0, Note("warning", "This data was built without quarantine: test items may be in it.")
         )
     return Section("Data", "data", blocks)
 
 
-def _sources(data: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    """(stage, source, facts) from any of: {name: facts}, {stage: {name: facts}}, [facts]."""
-    value = data.get("sources", {})
-    found: list[tuple[str, str, Mapping[str, Any]]] = []
-    if isinstance(value, list):
-        for entry in value:
-            name = str(entry.get("source", entry.get("name", "?")))
-            found.append((str(entry.get("stage", "–")), name, entry))
-        return found
-    for name, entry in value.items():
-        if not isinstance(entry, Mapping):
-            continue
-        if entry and all(isinstance(inner, Mapping) for inner in entry.values()):
-            found += [(name, source, inner) for source, inner in entry.items()]
-        else:
-            found.append((str(entry.get("stage", "–")), name, entry))
-    return found
-
-
 def _source_row(stage: str, name: str, entry: Mapping[str, Any]) -> list[str]:
-    share = entry.get("share", entry.get("realised_share"))
+    share = entry.get("share")
     return [
         stage,
         name,

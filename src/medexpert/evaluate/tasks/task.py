@@ -16,9 +16,9 @@ class Task:
     """One benchmark. Raise `version` whenever items, order or choices change: results of unlike
     versions are never compared.
 
-    `load(root, split)` gives the questions in their official order; `official` says whether a full
-    run on split "test" is the published benchmark; `withheld` names protocols that cannot run, each
-    with the reason.
+    `load(root, split)` gives the questions in their official order; `official` says whether this is
+    a published benchmark, which a full run on split "test" under the first of `protocols` is;
+    `withheld` names protocols that cannot run, each with the reason.
     """
 
     name: str
@@ -29,6 +29,10 @@ class Task:
     official: bool
     note: str = ""
     withheld: tuple[tuple[str, str], ...] = ()
+
+    def is_official(self, split: str, protocol: str) -> bool:
+        """Whether all questions of this split under this protocol are the published benchmark."""
+        return self.official and split == "test" and protocol == self.protocols[0]
 
     def check_protocol(self, protocol: str) -> None:
         """Raises UserError for a protocol that this task does not have."""

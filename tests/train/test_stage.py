@@ -1,0 +1,81 @@
+"""A stage from files to files: what it saves is what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medexpert import manifest
+from medexpert.model import base
+from medexpert.recipe import Run, load
+from medexpert.records import UserError
+from medexpert.train.batches import Account
+from medexpert.train.stage import run_stage, stage_pieces
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve short questions as the file of a stage."""
+    from medexpert.records import Example, to_json
+
+    path = tmp_path / "adapt.jsonl"
+    fields = {"question": "Does it help?", "contexts": ["It helped nine of ten."], "answer": "yes"}
+    rows = [Example(str(n), "s", "task", "pubmedqa.lm_eval", fields) for n in range(12)]
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    return path
+
+
+def go(recipe: Run, parent: Path, data: Path, folder: Path, key: str = "k") -> dict[str, Any]:
+    return run_stage(
+        recipe, "adapt", parent=parent, data=data, folder=folder, key=key, say=lambda _: None
+    )
+
+
+def test_frozen_weights_come_out_bit_identical_and_merged_equals_adapter(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapt"
+    settings = load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=128"])
+    assert settings.adapt.dtype == "bfloat16"
+    entry = go(settings, base_model, data, folder)
+    assert "adapter/adapter_model.safetensors" in entry["files"]
+    before = base.load(base_model, dtype=torch.float32)[0].state_dict()
+    merged = base.load(folder / "model", dtype=torch.float32)[0].state_dict()
+    opened = base.load(folder / "adapter", dtype=torch.float32)[0].state_dict()
+    moved = [name for name in before if not torch.equal(before[name], merged[name])]
+    assert moved
+    assert all("_proj" in name for name in moved)
+    assert all(torch.equal(merged[name], opened[name]) for name in merged)
+
+    full = load(recipe(), ["adapt.method=full", "adapt.epochs=1", "adapt.sequence_length=128"])
+    entry = go(full, base_model, data, folder, key="other")
+    assert not (folder / "adapter").exists()
+    assert not any(name.startswith("adapter/") for name in entry["files"])
+    manifest.verify(folder)
+
+
+def test_rows_longer_than_the_model_reads_are_refused(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = load(recipe(), ["adapt.sequence_length=4096"])
+    with pytest.raises(UserError, match="sequence_length is 4096, but the model reads at most 204"):
+        go(settings, base_model, data, tmp_path / "adapt")
+
+
+def test_a_share_of_an_epoch_is_of_all_data_whatever_the_cap(
+    recipe: Callable[..., Path], base_model: Path, data: Path
+) -> None:
+    tokenizer = base.load(base_model, dtype=torch.float32)[1]
+
+    def items(*overrides: str) -> int:
+        account = Account()
+        settings = load(recipe(), overrides).adapt
+        stage_pieces("adapt", data, tokenizer, settings, account)
+        return account.items
+
+    assert items("adapt.epochs=1", "adapt.max_tokens=60") < 12
+    assert items("adapt.epochs=0.5", "adapt.max_tokens=60") == 12
