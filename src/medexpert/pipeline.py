@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
 from medexpert.recipe import PointName, Run, StageName
-from medexpert.records import UserError, digest, unknown_name
+from medexpert.records import Example, UserError, digest, read_jsonl, unknown_name
 
 Say = Callable[[str], None]
 DATA_FORMAT = 1
@@ -123,8 +124,12 @@ class Pipeline:
             settings.pop("checkpoint_every")
             made = TRAIN_FORMATS[settings["method"]]
             parent = self._model_digest(self.parent(stage))
-            data = manifest.sha256_file(self._data_file(stage))
-            return digest(["train", made, stage, settings, self.recipe.seed, parent, data])
+            file = self._data_file(stage)
+            inputs = [parent, manifest.sha256_file(file)]
+            if stage != "knowledge":
+                # Examples name their template; its wording is part of what is trained on.
+                inputs.append(digest(_template_ids(file, file.stat().st_mtime_ns)))
+            return digest(["train", made, stage, settings, self.recipe.seed, *inputs])
 
         def work(key: str) -> None:
             from medexpert.train.stage import run_stage
@@ -329,3 +334,15 @@ class Pipeline:
             yield
         finally:
             handle.close()
+
+
+@lru_cache(maxsize=8)
+def _template_ids(examples: Path, changed: int) -> list[str]:
+    """Ids (name and content) of the templates that a file of examples names.
+
+    `changed` is the file's modification time, so that a rewritten file is read again.
+    """
+    from medexpert.prompt.template import template_id
+
+    used = {(example.template, example.lang) for example in read_jsonl(examples, Example)}
+    return sorted(template_id(name, lang) for name, lang in used)

@@ -134,3 +134,12 @@ def test_paired_bootstrap_bounds(rows: list[tuple[str, str, str]]) -> None:
 def test_bootstrap_ratio_of_constant_rows() -> None:
     made = statistics.bootstrap_ratio([2.0, 4.0, 6.0], [1.0, 2.0, 3.0], seed=0)
     assert (made.low, made.high) == pytest.approx((2, 2))
+
+
+def test_the_change_of_a_ratio_is_paired() -> None:
+    before = [100.0, 900.0, 40.0, 500.0]
+    halved = statistics.bootstrap_change(before, [b / 2 for b in before], seed=0)
+    assert halved.low == pytest.approx(-0.5)
+    assert halved.high == pytest.approx(-0.5)
+    mixed = statistics.bootstrap_change(before, [110.0, 880.0, 41.0, 500.0], seed=0)
+    assert mixed.low < 0 < mixed.high

@@ -30,10 +30,12 @@ def bits_per_byte(
     roles: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
-    """{source: {role, documents, tokens, bytes, bits_per_byte, interval, empty}}, sorted by source.
+    """{source: {role, documents, tokens, bytes, bits_per_byte, interval, per_document, empty}}.
 
-    The interval is a percentile bootstrap over documents (None for fewer than two). Documents
-    without text are counted as `empty` and left out. Raises UserError when nothing is left.
+    Sorted by source. The interval is a percentile bootstrap over documents (None for fewer than
+    two); `per_document` keeps bits and bytes in file order, so that two points can be paired.
+    Documents without text are counted as `empty` and left out. Raises UserError when nothing is
+    left.
     """
     scores: dict[str, list[TextScore]] = defaultdict(list)
     empty: dict[str, int] = defaultdict(int)
@@ -95,4 +97,5 @@ def _summary(scores: Sequence[TextScore], source: str) -> dict[str, Any]:
         "bytes": sum(score.bytes for score in scores),
         "bits_per_byte": value,
         "interval": interval,
+        "per_document": {"bits": bits, "bytes": sizes},
     }

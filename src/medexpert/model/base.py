@@ -279,7 +279,7 @@ def load(
         cast_weights(model, dtype)
     else:
         model, tokenizer = _open(folder, dtype)
-    return model.eval().to(device or "cpu"), tokenizer
+    return model.eval().to(device or default_device()), tokenizer
 
 
 def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -317,6 +317,13 @@ def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 def _cannot_open(what: str, folder: Path, error: Exception) -> UserError:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return UserError(f"transformers cannot open this {what}: {line}", where=str(folder))
+
+
+def default_device() -> torch.device:
+    """The first CUDA device where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:

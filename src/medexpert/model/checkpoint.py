@@ -1,7 +1,7 @@
 """Save a model or an adapter so that it is whole or absent, verify it, tell where it came from.
 
 A saved folder holds safetensors, configuration, tokenizer with chat template, `medexpert.json`
-(lineage: stage, parent, parent_digest, recipe_hash, data_digest, steps, tokens, versions) and,
+(lineage: stage, recipe hash, parent and its digest, data digest, steps, tokens, versions) and,
 written last, `manifest.json` with the checksum of every file.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert.manifest import read_json, verify, versions, write_json, write_manifest
 from medexpert.model import folder as folders
-from medexpert.model.adapters.lora import merge_lora as merge_lora
+from medexpert.model.adapters.lora import merge_lora
 from medexpert.model.staging import staged
 from medexpert.records import UserError, digest
 

@@ -10,6 +10,7 @@ from medexpert.evaluate.report import charts
 from medexpert.evaluate.report.blocks import Block, Chart, Code, Folded, Note, Section, Table, Text
 from medexpert.evaluate.report.facts import RunFacts, point_order
 from medexpert.evaluate.report.formats import duration, number
+from medexpert.evaluate.statistics import bootstrap_change
 
 GENERAL = ("replay", "general")
 """Roles of text that the model should not forget; any other role is text it should learn."""
@@ -92,20 +93,32 @@ def forgetting(facts: RunFacts) -> Section | None:
                 number(one.get("bytes")),
                 *(f"{v:.4f}" if v is not None else "–" for v in values),
                 f"{last:+.2f} %".replace("-", "−") if last is not None and len(points) > 1 else "–",
+                _paired(entries[0], entries[-1]) if len(points) > 1 else "–",
             ]
         )
     columns = ["Source", "Role", ">documents", ">bytes", *(f">{p}" for p in points), ">change"]
+    columns.append(">95 % interval")
     text = (
         "Bits per byte of text kept out of training; lower is better. A rise on replay (general) "
-        "text is forgetting, a fall on the other sources is learning."
+        "text is forgetting, a fall on the other sources is learning. The interval is a paired "
+        "bootstrap over the documents of the source."
     )
     blocks: list[Block] = [Text(text), Table(columns, rows)]
     if len(points) > 1:
         svg = charts.forgetting_chart(points, changes, frozenset(replay))
-        words = "; ".join(f"{row[0]} {row[-1]}" for row in rows)
+        words = "; ".join(f"{row[0]} {row[-2]}" for row in rows)
         caption = "Change since the first point. Dashed: replay sources."
         blocks.append(Chart(svg, caption, words + "."))
     return Section("Learning and forgetting", "forgetting", blocks)
+
+
+def _paired(first: Mapping[str, Any] | None, last: Mapping[str, Any] | None) -> str:
+    """Interval of the relative change between two points on the same documents."""
+    one, two = ((entry or {}).get("per_document") for entry in (first, last))
+    if not one or not two or one["bytes"] != two["bytes"] or len(one["bits"]) < 2:
+        return "–"
+    found = bootstrap_change(one["bits"], two["bits"], seed=0)
+    return f"{100 * found.low:+.2f} to {100 * found.high:+.2f} %".replace("-", "−")
 
 
 def data_flow(facts: RunFacts) -> Section | None:
