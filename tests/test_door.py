@@ -104,6 +104,20 @@ def test_interrupt_is_exit_130(capsys: Any, monkeypatch: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 99 bytes")],
+)
+def test_out_of_memory_is_one_line_with_advice(
+    capsys: Any, monkeypatch: Any, error: Exception
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("medexpert.__main__.app", fails)
+    assert "out of memory: lower sequence_length" in error_of(capsys, "run", "x")
+
+
 def test_an_unexpected_os_error_is_one_line(capsys: Any, monkeypatch: Any) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise IsADirectoryError(21, "Is a directory", "somewhere")

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from medexpert import manifest
 from medexpert.pipeline import Pipeline
+from medexpert.publish import publish
 from medexpert.recipe import load
 from medexpert.records import UserError
 
@@ -44,6 +46,7 @@ def test_a_run_completes_skips_and_reruns_only_what_changed(recipe: Callable[...
     assert not (root / "adapt" / "state").exists()
     assert (root / "report" / "report.html").stat().st_size > 10_000
     first = weights(root)
+    publishes_no_text(root, path.parent / "shared")
     stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
 
     lines.clear()
@@ -69,6 +72,21 @@ def test_a_run_completes_skips_and_reruns_only_what_changed(recipe: Callable[...
     assert all("skipped" in line for line in lines), lines
 
 
+def publishes_no_text(root: Path, out: Path) -> None:
+    """What `report --publish` copies: numbers and labels, no question, no document, no path."""
+    published = publish(root, out, command="medexpert run x", say=lambda line: None)
+    assert {"machine.json", "recipe.json", "result.json", "predictions.jsonl", "report.html",
+            "log.jsonl", "heldout.json"} <= {file.name for file in published}  # fmt: skip
+    text = "\n".join(file.read_text("utf-8") for file in published)
+    assert str(root) not in text
+    examples = [json.loads(line) for line in (root / "data" / "adapt.jsonl").open()]
+    heldout = [json.loads(line) for line in (root / "data" / "heldout.jsonl").open()]
+    shown = json.loads((root / "evaluate" / "base" / "direct" / "examples.json").read_text())
+    private = [*(e["fields"]["question"] for e in examples), *(d["text"][:60] for d in heldout)]
+    assert shown
+    assert not [line for line in [*private, *(e["question"] for e in shown)] if line in text]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_minus_nine_in_every_step_ends_byte_equal(recipe: Callable[..., Path]) -> None:
@@ -92,21 +110,29 @@ def test_kill_minus_nine_in_every_step_ends_byte_equal(recipe: Callable[..., Pat
     assert not left, left
 
 
-def kill_at(path: Path, moment: str) -> bool:
-    """Start `medexpert run`, and SIGKILL it when a progress line says `moment`."""
+def start(path: Path) -> tuple[subprocess.Popen[str], IO[str]]:
+    """`medexpert run` in a process of its own, and its progress lines as they come."""
     process = subprocess.Popen(
         [sys.executable, "-m", "medexpert", "run", str(path)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        # A test run started in the background hands on an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
+    return process, process.stderr
+
+
+def kill_at(path: Path, moment: str) -> bool:
+    """Start `medexpert run`, and SIGKILL it when a progress line says `moment`."""
+    process, lines = start(path)
     reached = False
-    for line in process.stderr:
+    for line in lines:
         if moment in line:
             os.kill(process.pid, signal.SIGKILL)
             reached = True
             break
-    process.stderr.close()
+    lines.close()
     process.wait()
     return reached
 
@@ -117,15 +143,10 @@ def kill_at(path: Path, moment: str) -> bool:
 )
 def test_ctrl_c_is_one_line_and_exit_130(recipe: Callable[..., Path], moment: str) -> None:
     path = recipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "medexpert", "run", str(path)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert process.stderr is not None
+    process, lines = start(path)
     rest: list[str] = []
     sent = False
-    for line in process.stderr:
+    for line in lines:
         rest.append(line)
         if not sent and moment in line:
             sent = True

@@ -7,6 +7,7 @@ Progress goes to standard error, results to standard output.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -43,6 +44,7 @@ SetOption = Annotated[
 # OpenMP library reads this when torch is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 INTERRUPTED = 130
+OUT_OF_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
 _STARTED = time.monotonic()
 
 
@@ -325,6 +327,12 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"medexpert: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        advice = "lower sequence_length, micro_rows or batch_tokens, or use LoRA or bfloat16"
+        print(f"medexpert: out of memory: {advice}; then run it again", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"medexpert: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -274,6 +275,8 @@ class Pipeline:
             self.write_recipe()
             for step in steps:
                 if step.complete():
+                    # A kill between a stage's manifest and this leaves its checkpoints behind.
+                    shutil.rmtree(step.folder / "state", ignore_errors=True)
                     self.say(f"{step.name}: complete and unchanged, skipped")
                     continue
                 started = time.monotonic()
