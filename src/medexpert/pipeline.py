@@ -25,6 +25,8 @@ from medexpert.records import Example, UserError, digest, read_jsonl, unknown_na
 Say = Callable[[str], None]
 DATA_FORMAT = 1
 """Raised when the build writes other records from the same settings: old builds are redone."""
+REPORT_FORMAT = 2
+"""Raised when a report says other things about the same results."""
 TRAIN_FORMATS = {"full": 1, "lora": 2}
 """By method; raised when training makes other weights from the same data and settings."""
 
@@ -257,7 +259,9 @@ class Pipeline:
                 path for name in ("data", "evaluate", *self.recipe.stages())
                 for path in (self.root / name).glob("**/manifest.json") if "state" not in path.parts
             )  # fmt: skip
-            return digest(["report", [manifest.read_json(path)["key"] for path in inputs]])
+            return digest(
+                ["report", REPORT_FORMAT, [manifest.read_json(path)["key"] for path in inputs]]
+            )
 
         def work(key: str) -> None:
             from medexpert.evaluate.report import write

@@ -285,3 +285,14 @@ def test_number_formats() -> None:
     assert (p_value(0.00001), p_value(0.04)) == ("< .0001", "0.0400")
     assert (signed(0.05), signed(-0.05)) == ("+5.0", "−5.0")
     assert running_mean([2.0, 4.0, 6.0], 2) == [2, 3, 5]
+
+
+def test_one_answer_to_everything_is_said_at_the_top() -> None:
+    from medexpert.evaluate.report.facts import Result
+    from medexpert.evaluate.report.scores import _constant
+
+    def result(histogram: dict[str, int]) -> Result:
+        return Result("adapt", "direct", Path(), {"histogram": histogram, "n": 500})
+
+    assert "answered “yes” to every question" in _constant(result({"yes": 500, "no": 0}))
+    assert _constant(result({"yes": 499, "no": 1})) == ""

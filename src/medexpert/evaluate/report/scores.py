@@ -43,9 +43,22 @@ def headline(facts: RunFacts) -> Section:
         blocks.append(
             Note("info", "This report is partial. Missing: " + "; ".join(facts.missing) + ".")
         )
+    blocks += [Note("warning", line) for line in map(_constant, facts.results) if line]
     if facts.results:
         blocks.append(Cards(_cards(facts)))
     return Section("", "top", blocks)
+
+
+def _constant(result: Result) -> str:
+    """A warning when one answer was given to every question: its accuracy shows no knowledge."""
+    given = [label for label, n in result.data["histogram"].items() if n]
+    if len(given) != 1 or result.data["n"] < 2:
+        return ""
+    return (
+        f"{result.point} with {result.strategy} answered “{given[0]}” to every question: its "
+        "accuracy is that label's share of the questions, not knowledge, and any gain in accuracy "
+        "over another point has to be read so."
+    )
 
 
 def _cards(facts: RunFacts) -> list[tuple[str, str, str]]:
