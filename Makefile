@@ -43,9 +43,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing medexpert into $(VENV) (a minute or two, mostly PyTorch)'
 	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing medexpert and its test tools into $(VENV) (a minute or two)'
 	$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.core

@@ -77,6 +77,13 @@ def test_run_refuses_an_unknown_strategy_before_any_work(capsys: Any, tmp_path: 
     assert not (tmp_path / "r").exists()
 
 
+def test_a_report_of_a_recipe_never_run_says_so(capsys: Any, tmp_path: Path) -> None:
+    place = f"output={tmp_path / 'never'}"
+    line = error_of(capsys, "report", str(ROOT / "recipes" / "demo"), "--set", place)
+    assert "no evaluation has finished here: run `medexpert run" in line
+    assert not (tmp_path / "never").exists()
+
+
 def test_wrong_usage_is_exit_2(capsys: Any) -> None:
     assert main(["evaluate"]) == 2
     assert main(["evaluate", "--model", "m", "--out", "o", "--limit", "-1"]) == 2

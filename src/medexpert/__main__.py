@@ -147,10 +147,12 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Option(help="model folder, catalogue name, hub id or .gguf")],
     out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
-    task: Annotated[str, typer.Option(help="benchmark")] = "pubmedqa",
+    task: Annotated[str, typer.Option(help="benchmark: pubmedqa or trialgen")] = "pubmedqa",
     data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
     strategy: Annotated[str, typer.Option(help="direct, voc or voc-likelihood")] = "direct",
-    protocol: Annotated[str, typer.Option(help="what the model may read")] = "reasoning-required",
+    protocol: Annotated[
+        str, typer.Option(help="reasoning-required or question-only")
+    ] = "reasoning-required",
     limit: Annotated[int, typer.Option(min=0, help="first N questions of the split; 0 = all")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,
@@ -211,6 +213,11 @@ def report(
     Example: medexpert report recipes/demo --publish results/demo
     """
     pipeline = _pipeline(recipe, overrides)
+    if not any(pipeline.root.glob("evaluate/*/*/result.json")):
+        raise UserError(
+            f"no evaluation has finished here: run `medexpert run {recipe}`",
+            where=str(pipeline.root),
+        )
     pipeline.run([pipeline.report_step()])
     _show_report(pipeline.root)
     if publish is not None:
