@@ -20,7 +20,7 @@ from typing import Any
 
 from medexpert import manifest
 from medexpert.recipe import PointName, Run, StageName
-from medexpert.records import Example, UserError, digest, read_jsonl, unknown_name
+from medexpert.records import Example, UserError, digest, read_jsonl
 
 Say = Callable[[str], None]
 DATA_FORMAT = 1
@@ -163,18 +163,17 @@ class Pipeline:
 
         def key() -> str:
             from medexpert.evaluate.tasks import task_named
-            from medexpert.prompt import STRATEGIES
+            from medexpert.prompt import strategies
 
             task = task_named(settings.task)
-            if strategy not in STRATEGIES:
-                raise unknown_name("strategy", strategy, STRATEGIES, where="evaluate.strategies")
+            version = strategies.get(strategy, where="evaluate.strategies").version
             questions = digest([asdict(q) for q in task.load(self.benchmark_folder(), "test")])
             names = ("task", "protocol", "batch_tokens", "dtype")
             chosen = {name: getattr(settings, name) for name in names}
             return digest(
                 [
                     "evaluate", chosen, self._limit(strategy), strategy,
-                    STRATEGIES[strategy].version, self.recipe.seed,
+                    version, self.recipe.seed,
                     task.version, questions, self._model_digest(point),
                 ]
             )  # fmt: skip

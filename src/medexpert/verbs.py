@@ -49,17 +49,15 @@ def evaluate_model(
     """Measure a model on a benchmark; cheap mistakes are found before the model is opened."""
     from medexpert.evaluate.run import evaluate
     from medexpert.evaluate.tasks import task_named
-    from medexpert.prompt import STRATEGIES
+    from medexpert.prompt import strategies
 
     benchmark = task_named(task)
-    if strategy not in STRATEGIES:
-        raise unknown_name("strategy", strategy, STRATEGIES, where="--strategy")
+    version = strategies.get(strategy, where="--strategy").version
     benchmark.check_protocol(protocol)
     questions = digest([asdict(question) for question in benchmark.load(data, "test")])
     engine, weights = open_engine(
         model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
     )
-    version = STRATEGIES[strategy].version
     key = digest(
         [
             task,

@@ -36,7 +36,6 @@ MUST_NOT: dict[str, set[str]] = {
     "serve": {"datasets"},
 }
 FIRST = {"records": set(), "manifest": {"records"}, "recipe": {"records"}}
-LIGHT = {"pydantic", "click", "typer"}
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:

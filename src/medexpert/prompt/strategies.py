@@ -13,8 +13,8 @@ STRATEGIES: dict[str, Strategy] = {
 }
 
 
-def get(name: str) -> Strategy:
+def get(name: str, *, where: str = "") -> Strategy:
     """The strategy of this name. Raises UserError listing the known ones."""
     if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
+        raise unknown_name("strategy", name, STRATEGIES, where=where)
     return STRATEGIES[name]
