@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from medexpert import __version__
+from medexpert.door import RecipeArg, SetOption, open_pipeline, say
+from medexpert.door_data import data_app
 from medexpert.records import UserError, unknown_name
 
 app = typer.Typer(
@@ -26,43 +27,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Build and look at data.")
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Base models.")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 
-RecipeArg = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="a recipe file (.toml) or folder")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="override a setting, for example "
-                 "--set adapt.learning_rate=1e-4 (repeatable)"),
-]  # fmt: skip
 # Waiting threads sleep instead of spinning. Beside other work on the machine, spinning made two
 # threads slower than one (138 tokens/s against 238); on an idle machine sleeping cost 3 %. The
 # OpenMP library reads this when torch is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 INTERRUPTED = 130
 OUT_OF_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
-_STARTED = time.monotonic()
 
 
-def say(line: str) -> None:
-    """One progress line on standard error, with the minutes and seconds since the start."""
-    minutes, seconds = divmod(int(time.monotonic() - _STARTED), 60)
-    print(f"[{minutes:3d}:{seconds:02d}] {line}", file=sys.stderr, flush=True)
+AllowLeaks = Annotated[
+    bool,
+    typer.Option(
+        "--allow-leaks", help="train on data built without quarantine; stamps every result"
+    ),
+]
 
 
-def _pipeline(recipe: Path, overrides: list[str] | None) -> Any:
-    from medexpert.pipeline import Pipeline
-    from medexpert.recipe import load
-
-    return Pipeline(load(recipe, overrides or ()), say)
+def _with_leaks(overrides: list[str] | None, allowed: bool) -> list[str]:
+    return [*(overrides or ()), *(["data.allow_leaks=true"] if allowed else [])]
 
 
 @app.command()
-def run(recipe: RecipeArg, overrides: SetOption = None) -> None:
+def run(recipe: RecipeArg, overrides: SetOption = None, allow_leaks: AllowLeaks = False) -> None:
     """Do every step of a recipe that is not complete: data, three stages, evaluation, report.
 
     A second run skips what is complete and unchanged and continues what was interrupted.
@@ -71,7 +61,7 @@ def run(recipe: RecipeArg, overrides: SetOption = None) -> None:
     """
     from medexpert.check import require_evaluation
 
-    pipeline = _pipeline(recipe, overrides)
+    pipeline = open_pipeline(recipe, _with_leaks(overrides, allow_leaks))
     require_evaluation(pipeline.recipe)
     pipeline.run(pipeline.steps())
     _show_report(pipeline.root)
@@ -89,43 +79,12 @@ def check(recipe: RecipeArg, overrides: SetOption = None) -> None:
     print(inspect(load(recipe, overrides or ()), say))
 
 
-@data_app.command("build")
-def data_build(recipe: RecipeArg, overrides: SetOption = None) -> None:
-    """Build the training data of a recipe (`medexpert data RECIPE` does the same).
-
-    Example: medexpert data recipes/demo
-    """
-    pipeline = _pipeline(recipe, overrides)
-    pipeline.run([pipeline.data_step()])
-    print(pipeline.root / "data" / "card.md")
-
-
-@data_app.command("sources")
-def data_sources(
-    search: Annotated[str, typer.Argument(help="part of a name, licence or stage")] = "",
-) -> None:
-    """List the catalogue of sources.
-
-    Example: medexpert data sources pubmed
-    """
-    from medexpert.data.catalogue import SOURCES
-
-    rows = [
-        (e.name, e.stage, e.lang, e.licence) for e in SOURCES.values()
-        if search.lower() in " ".join((e.name, e.stage, e.lang, e.licence)).lower()
-    ]  # fmt: skip
-    if not rows:
-        raise unknown_name("source", search, SOURCES)
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for row in rows:
-        print("  ".join(c.ljust(w) for c, w in zip(row, [*widths, 0], strict=True)).rstrip())
-
-
 @app.command()
 def train(
     stage: Annotated[str, typer.Argument(help="knowledge, instruct or adapt")],
     recipe: RecipeArg,
     overrides: SetOption = None,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Train one stage of a recipe; its data and the stage before it must be there.
 
@@ -133,7 +92,7 @@ def train(
     """
     from medexpert.recipe import STAGES
 
-    pipeline = _pipeline(recipe, overrides)
+    pipeline = open_pipeline(recipe, _with_leaks(overrides, allow_leaks))
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
     if stage not in pipeline.recipe.stages():
@@ -212,7 +171,7 @@ def report(
 
     Example: medexpert report recipes/demo --publish results/demo
     """
-    pipeline = _pipeline(recipe, overrides)
+    pipeline = open_pipeline(recipe, overrides)
     if not any(pipeline.root.glob("evaluate/*/*/result.json")):
         raise UserError(
             f"no evaluation has finished here: run `medexpert run {recipe}`",

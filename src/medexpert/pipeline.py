@@ -20,10 +20,11 @@ from typing import Any
 
 from medexpert import manifest
 from medexpert.recipe import PointName, Run, StageName
+from medexpert.recipe_data import PLACE
 from medexpert.records import Example, UserError, digest, read_jsonl
 
 Say = Callable[[str], None]
-DATA_FORMAT = 1
+DATA_FORMAT = 2
 """Raised when the build writes other records from the same settings: old builds are redone."""
 REPORT_FORMAT = 2
 """Raised when a report says other things about the same results."""
@@ -106,12 +107,11 @@ class Pipeline:
 
     def data_step(self) -> Step:
         def key() -> str:
-            from medexpert.data.build import source_digests
+            from medexpert.data.build import benchmark_digests, source_digests
 
-            settings = self.recipe.data.model_dump(mode="json")
-            return digest(
-                ["data", DATA_FORMAT, settings, self.recipe.seed, source_digests(self.recipe)]
-            )
+            settings = self.recipe.data.model_dump(mode="json", exclude=set(PLACE))
+            inputs = [source_digests(self.recipe), benchmark_digests(self.recipe)]
+            return digest(["data", DATA_FORMAT, settings, self.recipe.seed, *inputs])
 
         def work(key: str) -> None:
             from medexpert.data.build import build

@@ -35,6 +35,7 @@ def publish(root: Path, out: Path, *, command: str, say: Callable[[str], None]) 
     written = []
     for path in [*_small(root), *results, *(p.with_name("predictions.json") for p in results)]:
         written.append(_copy(path, out / path.relative_to(root), names))
+    written += publish_cards(root / "data", out / "data", _names(root))
     for path in results:
         written.append(_predictions(path.with_name("predictions.jsonl"), out, root))
     for path in write(root, examples=False):
@@ -43,6 +44,17 @@ def publish(root: Path, out: Path, *, command: str, say: Callable[[str], None]) 
     manifest.write_json(out / "machine.json", machine(command))
     say(f"{len(written) + 1} files without text of the data in {out}")
     return [*written, out / "machine.json"]
+
+
+def publish_cards(data: Path, out: Path, names: dict[str, str]) -> list[Path]:
+    """The data card anew without samples, Markdown and HTML: no sentence of the data."""
+    from medexpert.data.card import render_html, render_markdown
+
+    facts: Any = manifest.read_manifest(data)
+    cards = {"card.md": render_markdown(facts, []), "card.html": render_html(facts, [])}
+    for name, text in cards.items():
+        manifest.write_text(out / name, _renamed(text, names))
+    return [out / name for name in cards]
 
 
 def machine(command: str) -> dict[str, Any]:
@@ -61,7 +73,6 @@ def machine(command: str) -> dict[str, Any]:
 def _small(root: Path) -> Iterable[Path]:
     yield root / "recipe.json"
     yield root / "data" / "manifest.json"
-    yield root / "data" / "card.md"
     yield from sorted(root.glob("evaluate/*/heldout.json"))
     for stage in ("knowledge", "instruct", "adapt"):
         yield from (
@@ -83,11 +94,14 @@ def _names(root: Path) -> dict[str, str]:
 
 
 def _copy(source: Path, target: Path, names: dict[str, str]) -> Path:
-    text = source.read_text("utf-8")
+    manifest.write_text(target, _renamed(source.read_text("utf-8"), names))
+    return target
+
+
+def _renamed(text: str, names: dict[str, str]) -> str:
     for path, name in names.items():
         text = text.replace(path, name)
-    manifest.write_text(target, text)
-    return target
+    return text
 
 
 def _predictions(source: Path, out: Path, root: Path) -> Path:

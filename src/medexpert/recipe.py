@@ -14,28 +14,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from medexpert.recipe_data import Count, Data, Positive, Share, Source, Strict
 from medexpert.records import UserError, digest
 
 StageName = Literal["knowledge", "instruct", "adapt"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 PointName = Literal["base", "knowledge", "instruct", "adapt"]
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Strict(BaseModel):
-    # Strict: "16" is no number and "no" is no switch; a value is never turned into another.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
-    )
-
-
-class Base(_Strict):
+class Base(Strict):
     """The model to start from."""
 
     model: str = Field(
@@ -44,36 +35,7 @@ class Base(_Strict):
     revision: str = Field("", description="hub revision; empty = the default branch, recorded")
 
 
-class Source(_Strict):
-    """One source of a stage's data."""
-
-    source: str = Field(description="name in the data catalogue")
-    path: str = Field("", description="a local copy; empty = found under data.root, or built in")
-    role: Literal["train", "replay"] = Field("train", description="replay = general-domain text")
-    limit: Count = Field(0, description="records to read at most; 0 = all")
-    weight: float = Field(0.0, ge=0, description="share of the mix; 0 = min(n, cap)^tau")
-    heldout: Count = Field(0, description="documents kept out of training for bits/byte")
-    fold: int = Field(0, ge=0, le=9, description="PubMedQA: the dev fold left out of training")
-
-
-class Data(_Strict):
-    """Where the data of each stage comes from and what is taken out of it."""
-
-    root: str = Field("", description="folder that holds the local copies of published sources")
-    quarantine: tuple[str, ...] = Field(("pubmedqa",), description="benchmarks whose items leave")
-    min_chars: Count = Field(80, description="shorter documents are dropped (reason: too_short)")
-    max_chars: Positive = Field(
-        40_000, description="longer documents are cut into parts, none lost"
-    )
-    replay_share: Share = Field(0.1, description="share of stage-1 characters that is replay")
-    tau: float = Field(0.8, gt=0, le=1, description="mix exponent: p ~ min(n, cap)^tau")
-    cap: Positive = Field(200_000, description="mix cap")
-    knowledge: tuple[Source, ...] = ()
-    instruct: tuple[Source, ...] = ()
-    adapt: tuple[Source, ...] = ()
-
-
-class Lora(_Strict):
+class Lora(Strict):
     """LoRA as in peft; used when method = "lora"."""
 
     rank: Positive = 16
@@ -82,7 +44,7 @@ class Lora(_Strict):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """Settings of one training stage. One class for the three: the loop is one."""
 
     enabled: bool = True
@@ -108,7 +70,7 @@ class Stage(_Strict):
     lora: Lora = Lora()
 
 
-class Evaluate(_Strict):
+class Evaluate(Strict):
     """The benchmark at the end of every stage."""
 
     task: str = "pubmedqa"
@@ -132,7 +94,7 @@ ADAPT_DEFAULTS: dict[str, Any] = {
 }
 
 
-class Run(_Strict):
+class Run(Strict):
     """A whole recipe."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -203,6 +165,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     except ValidationError as error:
         lines = [_explain(path, text, problem, given) for problem in error.errors()]
         raise UserError("\n".join(lines)) from None
+
+
+def restore(values: Mapping[str, Any]) -> Run:
+    """A recipe from its JSON form (`model_dump(mode="json")`), which knows no tuples."""
+    return Run.model_validate(_tuples(dict(values)))
 
 
 def _only_recipe(folder: Path) -> Path:

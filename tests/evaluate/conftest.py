@@ -192,20 +192,21 @@ def whole(built: Callable[..., Path]) -> tuple[Path, str, str]:
 
 
 def _data(folder: Path) -> None:
-    sources = {
-        "starter": {
-            "role": "train", "in": 1200,
-            "dropped": {"too_short": 20, "duplicate": 3}, "heldout": 40,
-            "kept": 1137, "characters": 912_345, "share": 0.9,
-        },
-        "general": {
-            "role": "replay", "in": 300, "dropped": {},
-            "heldout": 20, "kept": 280, "characters": 101_234, "share": 0.1,
-        },
-    }  # fmt: skip
+    def source(role: str, read: int, kept: int, characters: int, share: float) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"faults": 0, "refused": {}, "quarantined": {}, "dropped": {}}
+        return {
+            **nothing, "role": role, "read": read, "heldout": 20, "kept": kept,
+            "characters": characters, "realised": share, "duplicates": {"exact": 0, "near": 0},
+        }  # fmt: skip
+
+    starter = source("train", 1200, 1157, 912_345, 0.9)
+    starter |= {"dropped": {"too_short": 18}, "duplicates": {"exact": 3, "near": 0}}
+    starter |= {"quarantined": {"pubmedqa": {"13gram": 2}}}
+    sources = {"starter": starter, "general": source("replay", 300, 280, 101_234, 0.1)}
     facts = {
-        "sources": {"knowledge": sources},
-        "quarantine": {"pubmedqa": {"listed": 1000, "hits_by_source": {}}},
+        "quarantined": True,
+        "stages": {"knowledge": {"sources": sources}},
+        "quarantine": {"pubmedqa": {"listed": 1000}},
     }
     folder.mkdir(parents=True)
     manifest.write_manifest(folder, key="data-key", files=[], facts=facts)

@@ -64,7 +64,7 @@ def test_a_whole_run(whole: tuple[Path, str, str]) -> None:
     assert "Not for clinical use" in markdown
     assert "Not for clinical use" in page
     assert page.count("<svg") == 5
-    assert "too_short 20, duplicate 3" in page
+    assert "too_short 18, exact duplicate 3, pubmedqa (13gram) 2" in page
     assert "always yes" in page
     for count in ("491\u202f520", "4\u202f321", "8\u202f765"):
         assert count in page

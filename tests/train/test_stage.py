@@ -26,6 +26,8 @@ def data(tmp_path: Path) -> Path:
     fields = {"question": "Does it help?", "contexts": ["It helped nine of ten."], "answer": "yes"}
     rows = [Example(str(n), "s", "task", "pubmedqa.lm_eval", fields) for n in range(12)]
     path.write_text("".join(to_json(row) + "\n" for row in rows))
+    facts = {"quarantined": True, "quarantine": {"pubmedqa": {}}}
+    manifest.write_manifest(tmp_path, key="d", files=[path], facts=facts)
     return path
 
 
@@ -79,3 +81,21 @@ def test_a_share_of_an_epoch_is_of_all_data_whatever_the_cap(
 
     assert items("adapt.epochs=1", "adapt.max_tokens=60") < 12
     assert items("adapt.epochs=0.5", "adapt.max_tokens=60") == 12
+
+
+def test_data_without_quarantine_is_refused_or_stamps(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
+) -> None:
+    short = ["adapt.epochs=1", "adapt.sequence_length=128"]
+    facts = {"quarantined": False, "quarantine": {}}
+    manifest.write_manifest(data.parent, key="d", files=[data], facts=facts)
+    with pytest.raises(UserError, match="built without quarantine.*--allow-leaks"):
+        go(load(recipe(), short), base_model, data, tmp_path / "adapt")
+    allowed = load(recipe(), [*short, "data.allow_leaks=true"])
+    entry = go(allowed, base_model, data, tmp_path / "adapt")
+    assert (entry["leaks"], entry["quarantine"]) == (True, [])
+    # The stamp goes with the weights: clean data on top of them does not wash it off.
+    clean = {"quarantined": True, "quarantine": {"pubmedqa": {}, "mmlu-medical": {}}}
+    manifest.write_manifest(data.parent, key="d", files=[data], facts=clean)
+    entry = go(load(recipe(), short), tmp_path / "adapt" / "model", data, tmp_path / "next")
+    assert (entry["leaks"], entry["quarantine"]) == (True, [])

@@ -1,336 +1,296 @@
-"""Every source a recipe may name: what it is, its licence, where its file lies, who reads it.
+"""Every source a recipe may name and every benchmark kept out of them: licence, files, reader.
 
-Nothing is fetched here: published files are looked for under the recipe's `data.root` (or a
-source's own `path`); the starter corpus is inside the package; `trialgen` is generated.
+The entries are in `catalogue.toml`. Published files are looked for under the recipe's `data.root`
+(or a source's own `path`), a local folder or any fsspec URL; the starter corpus is inside the
+package; `trialgen` is generated. `fetch` is what brings published files here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
-from medexpert.data.readers.pubmedqa import find_pubmedqa
+from medexpert.data import places
 from medexpert.records import UserError, unknown_name
+
+OWN = "this package's licence"
+STAGES = ("knowledge", "instruct", "adapt")
+FREE = ("MIT", "Apache-2.0", "CC BY 4.0", "CC BY 2.5", "CC0", "public domain", OWN)
+"""Licences whose text may enter the default mix; a list is joined by "; " and needs all of them."""
+
+GENERATED = ("trialgen", "pqa_builder", "evidence_builder")
+"""Readers of sources that are made here and have no file of their own."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One published file: a `url`, or `path` in the hub data set `hub` at `revision`, or the
+    `member` of a zip `archive` that an origin before this one brings.
+
+    `file` is where it goes under the data folder. Known checksums are its `sha256`, its `md5` and
+    `blob`, the id that git gives it; "" and 0 `bytes` mean unknown, and then the first fetch
+    records what it measures and later ones must equal it. A `url` whose last part holds `*` stands
+    for the files that the server lists in that folder; `md5_suffix` is what to add to a file's
+    address to get its published MD5 (MEDLINE: ".md5").
+    """
+
+    file: str
+    url: str = ""
+    hub: str = ""
+    path: str = ""
+    revision: str = "main"
+    archive: str = ""
+    member: str = ""
+    sha256: str = ""
+    blob: str = ""
+    md5: str = ""
+    bytes: int = 0
+    md5_suffix: str = ""
 
 
 @dataclass(frozen=True)
 class SourceEntry:
     """One source. `licence` is what upstream states, `default_mix` whether we may ship it in a mix.
 
-    `default_mix` is true only for MIT, Apache-2.0, CC BY, CC0 and our own text; naming another
-    source in a recipe is the opt-in, and the data card shows its licence. `stage` is the first
-    stage that can use it: `knowledge` sources give documents, the others examples. `file` is the
-    path looked for under `data.root`, empty for what is inside the package (`builtin`).
-    `ids` says what identifies a row; `pmid` rows can be checked against a benchmark's list.
+    `default_mix` is true only for the licences in `FREE`; naming another source in a recipe is the
+    opt-in, and the data card shows its licence. `stage` is the first stage that can use it:
+    `knowledge` sources give documents, the others examples. `files` are the paths (or patterns)
+    looked for under `data.root`, empty for what is inside the package (`builtin`), generated, or
+    always named by the recipe's `path`. `ids` says what identifies a row; `pmid` rows can be
+    checked against a benchmark's list. `size` is what is stated or measured, "" where unknown.
     """
 
     name: str
     stage: str
     lang: str
     licence: str
-    default_mix: bool
     reader: str
-    file: str = ""
+    default_mix: bool = False
+    files: tuple[str, ...] = ()
     builtin: tuple[str, ...] = ()
     ids: str = "id"
+    size: str = ""
     url: str = ""
     citation: str = ""
     note: str = ""
+    origin: tuple[Origin, ...] = ()
 
 
-OWN = "this package's licence"
-_STARTER = "written for this package; checked by no clinician"
+@dataclass(frozen=True)
+class BenchmarkEntry:
+    """A test set whose items are kept out of all training data; `reader` is a benchmark reader."""
+
+    name: str
+    lang: str
+    licence: str
+    reader: str
+    files: tuple[str, ...] = ()
+    ids: str = "id"
+    size: str = ""
+    url: str = ""
+    citation: str = ""
+    note: str = ""
+    origin: tuple[Origin, ...] = ()
 
 
-def _starter(kind: str, lang: str, reader: str, *files: str) -> SourceEntry:
-    return SourceEntry(
-        name=f"starter-{kind}-{lang}",
-        stage="knowledge" if kind in ("passages", "general") else "instruct",
-        lang=lang,
-        licence=OWN,
-        default_mix=True,
-        reader=reader,
-        builtin=files or (f"{kind}_{lang}.jsonl",),
-        note=_STARTER,
-    )
+Entry = SourceEntry | BenchmarkEntry
+E_ = TypeVar("E_", SourceEntry, BenchmarkEntry, Origin)
 
 
-_ENTRIES: tuple[SourceEntry, ...] = (
-    _starter("passages", "en", "documents", "passages_en_1.jsonl", "passages_en_2.jsonl"),
-    _starter("passages", "zh", "documents"),
-    *(_starter("general", lang, "documents") for lang in ("en", "zh")),
-    *(_starter("qa", lang, "qa") for lang in ("en", "zh")),
-    *(_starter("reasoning", lang, "reasoning") for lang in ("en", "zh")),
-    *(_starter("mcq", lang, "mcq") for lang in ("en", "zh")),
-    *(_starter("conversations", lang, "conversations") for lang in ("en", "zh")),
-    SourceEntry(
-        "trialgen",
-        "adapt",
-        "en",
-        OWN,
-        True,
-        "trialgen",
-        ids="generated id",
-        note="simulated trial abstracts with a yes/no/maybe question; labels follow from numbers",
-    ),
-    SourceEntry(
-        "pubmedqa",
-        "adapt",
-        "en",
-        "MIT",
-        True,
-        "pubmedqa",
-        "stage3/pubmedqa",
-        ids="pmid",
-        url="https://github.com/pubmedqa/pubmedqa",
-        citation="Jin et al. 2019, PubMedQA",
-        note="yields the 450 training items of its fold; dev and test items never leave the reader",
-    ),
-    SourceEntry(
-        "pubmed-abstracts",
-        "knowledge",
-        "en",
-        "mixed, by collection (MIT; public domain; CC BY 4.0; CC BY-SA 4.0; none stated)",
-        False,
-        "pubmed_abstracts",
-        "stage1/pubmed_abstracts.jsonl.gz",
-        ids="pmid (empty in three collections)",
-        note="ohsumed, medical-abstracts-tc, kd-dti, gutbrainie2025, bc5cdr, "
-        "cochrane-simplification; HTML entities decoded, MEDLINE truncation marks removed",
-    ),
-    SourceEntry(
-        "pubmed-rct-abstracts",
-        "knowledge",
-        "en",
-        "per row (CC BY 61 %, rest NC, ND, SA, CC0, other)",
-        False,
-        "structured_abstracts",
-        "stage1/pubmed_rct_abstracts.jsonl.gz",
-        ids="pmid, pmcid",
-        url="https://github.com/jayded/evidence-inference",
-        citation="DeYoung et al. 2020",
-    ),
-    SourceEntry(
-        "textbooks-openstax-medical",
-        "knowledge",
-        "en",
-        "CC BY 4.0",
-        True,
-        "documents",
-        "stage1/textbooks_openstax_medical.jsonl.gz",
-        url="https://github.com/openstax/osbooks-anatomy-physiology",
-        citation="OpenStax",
-        note="Anatomy and Physiology 2e; Microbiology",
-    ),
-    SourceEntry(
-        "zh-drug-monographs",
-        "knowledge",
-        "zh",
-        "MIT",
-        True,
-        "documents",
-        "stage1/zh_drug_monographs.jsonl.gz",
-        url="https://github.com/WangRongsheng/CareGPT",
-    ),
-    SourceEntry(
-        "zh-tcm-classics",
-        "knowledge",
-        "zh",
-        "none stated (texts are pre-1912)",
-        False,
-        "tcm_classics",
-        "stage1/zh_tcm_classics.jsonl.gz",
-        url="https://github.com/xiaopangxia/TCM-Ancient-Books",
-        note="classical Chinese; directory marks removed, hard-wrapped lines joined",
-    ),
-    SourceEntry(
-        "general-en",
-        "knowledge",
-        "en",
-        "per row (CC BY 4.0; CC BY-SA 3.0; ODC-BY; Apache-2.0)",
-        False,
-        "documents",
-        "stage1/general_en.jsonl.gz",
-        note="general-domain replay",
-    ),
-    SourceEntry(
-        "general-zh",
-        "knowledge",
-        "zh",
-        "per row (CC BY-SA 4.0; CC BY-SA 3.0; MIT; CC BY 4.0)",
-        False,
-        "documents",
-        "stage1/general_zh.jsonl.gz",
-        note="general-domain replay",
-    ),
-    SourceEntry(
-        "medquad-qa",
-        "instruct",
-        "en",
-        "CC BY 4.0",
-        True,
-        "qa",
-        "stage2/medquad_qa.jsonl.gz",
-        url="https://github.com/abachaa/MedQuAD",
-        citation="Ben Abacha and Demner-Fushman 2019",
-    ),
-    SourceEntry(
-        "consumer-health-qa",
-        "instruct",
-        "en",
-        "MIT",
-        True,
-        "qa",
-        "stage2/consumer_health_qa.jsonl.gz",
-        url="https://github.com/LasseRegin/medical-question-answer-data",
-        note="answers by doctors on public forums, of uneven quality",
-    ),
-    SourceEntry(
-        "medqa-us-mcq",
-        "instruct",
-        "en",
-        "research and educational use only (train part); CC BY 4.0 (dev part)",
-        False,
-        "mcq",
-        "stage2/medqa_us_mcq.jsonl.gz",
-        url="https://github.com/jind11/MedQA",
-        citation="Jin et al. 2021, MedQA (MIT)",
-    ),
-    SourceEntry(
-        "openstax-medical-mcq",
-        "instruct",
-        "en",
-        "CC BY 4.0",
-        True,
-        "mcq",
-        "stage2/openstax_medical_mcq.jsonl.gz",
-        citation="OpenStax",
-    ),
-    SourceEntry(
-        "o1-reasoning-demo",
-        "instruct",
-        "en",
-        "none stated",
-        False,
-        "reasoning",
-        "stage2/o1_reasoning_demo.jsonl.gz",
-        url="https://github.com/FreedomIntelligence/HuatuoGPT-o1",
-        note="rationales written by GPT-4o; the open question and answer are used",
-    ),
-    SourceEntry(
-        "doctor-patient-dialogues-en",
-        "instruct",
-        "en",
-        "CC BY 4.0",
-        True,
-        "conversations",
-        "stage2/doctor_patient_dialogues_en.jsonl.gz",
-        url="https://github.com/abachaa/MTS-Dialog",
-        citation="Ben Abacha et al. 2023, MTS-Dialog; Yim et al. 2023, ACI-Bench",
-        note="patient = user, doctor = assistant; opening doctor and closing patient turns are cut",
-    ),
-    SourceEntry(
-        "cmexam-val-mcq",
-        "instruct",
-        "zh",
-        "none stated (CMExam itself: Apache-2.0)",
-        False,
-        "mcq",
-        "stage2/cmexam_val_mcq.jsonl.gz",
-        url="https://github.com/williamliujl/CMExam",
-        citation="Liu et al. 2023, CMExam",
-        note="questions with several right answers are dropped",
-    ),
-    SourceEntry(
-        "zh-medical-qa",
-        "instruct",
-        "zh",
-        "Apache-2.0; MIT",
-        True,
-        "qa",
-        "stage2/zh_medical_qa.jsonl.gz",
-        note="partly written by GPT-3.5; forum answers, uneven quality",
-    ),
-    SourceEntry(
-        "zh-conversations",
-        "instruct",
-        "zh",
-        "Apache-2.0 (a third: data for research only)",
-        False,
-        "conversations",
-        "stage2/zh_conversations.jsonl.gz",
-    ),
-    SourceEntry(
-        "general-instructions",
-        "instruct",
-        "en, zh",
-        "Apache-2.0 (a third: data for research only)",
-        False,
-        "conversations",
-        "stage2/general_instructions.jsonl.gz",
-        note="general-domain replay",
-    ),
-    SourceEntry(
-        "headqa-train",
-        "instruct",
-        "en",
-        "none stated (HEAD-QA itself: MIT)",
-        False,
-        "headqa",
-        "stage2/train_HEAD_EN.json.gz",
-        url="https://github.com/aghie/head-qa",
-        citation="Vilares and Gomez-Rodriguez 2019, HEAD-QA",
-        note="machine-translated from Spanish; questions that need a picture are dropped",
-    ),
-)
+def load(text: str, *, where: str) -> tuple[dict[str, SourceEntry], dict[str, BenchmarkEntry]]:
+    """(sources, benchmarks) of a catalogue in TOML, by name, in file order.
 
-SOURCES: dict[str, SourceEntry] = {entry.name: entry for entry in _ENTRIES}
+    Raises UserError naming the entry: a missing, unknown or mistyped key, a name that occurs
+    twice, a stage that does not exist, a default mix that the licence does not allow.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"not TOML ({error})", where=where) from None
+    for key in tables:
+        if key not in ("source", "benchmark"):
+            raise unknown_name("table", key, ("source", "benchmark"), where=where)
+    sources = _named(SourceEntry, tables.get("source", []), where, "source")
+    for entry in sources.values():
+        _check_source(entry, f"{where}: source {entry.name!r}")
+    return sources, _named(BenchmarkEntry, tables.get("benchmark", []), where, "benchmark")
+
+
+def _named(kind: type[E_], rows: list[Any], where: str, what: str) -> dict[str, E_]:
+    found: dict[str, Any] = {}
+    for number, row in enumerate(rows, 1):
+        at = f"{where}: {what} {row.get('name', number)!r}"
+        entry: Any = _entry(kind, row, at)
+        if entry.name in found:
+            raise UserError("the name occurs twice", where=at)
+        found[entry.name] = entry
+    return found
+
+
+def _entry(kind: type[E_], row: Any, where: str) -> E_:
+    """A checked entry from a TOML table; lists become tuples, `origin` tables become Origins."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"must be a table, not {row!r}", where=where)
+    known = {part.name: part for part in fields(kind)}
+    for key in row:
+        if key not in known:
+            raise unknown_name("key", key, known, where=where)
+    for name, part in known.items():
+        if part.default is MISSING and not row.get(name):
+            raise UserError(f"needs {name!r}", where=where)
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        wanted = {"bool": bool, "int": int, "str": str}.get(str(known[key].type), list)
+        if type(value) is not wanted:
+            raise UserError(f"{key} must be {wanted.__name__}, not {value!r}", where=where)
+        if key == "origin":
+            value = [_origin(table, where) for table in row[key]]
+        elif wanted is list and not all(isinstance(part, str) for part in row[key]):
+            raise UserError(f"{key} must be a list of texts, not {value!r}", where=where)
+        values[key] = tuple(value) if isinstance(value, list) else value
+    build: Callable[..., E_] = kind
+    return build(**values)
+
+
+def _origin(table: Any, where: str) -> Origin:
+    origin = _entry(Origin, table, f"{where}, origin")
+    pairs = ((origin.hub, origin.path), (origin.archive, origin.member))
+    given = [origin.url, *(first for first, _ in pairs)]
+    if sum(map(bool, given)) != 1 or any(bool(a) != bool(b) for a, b in pairs):
+        raise UserError(
+            f"origin {origin.file!r} needs one of url, hub and path, archive and member",
+            where=where,
+        )
+    for name, length in (("sha256", 64), ("blob", 40), ("md5", 32)):
+        value = getattr(origin, name)
+        if value and not re.fullmatch(f"[0-9a-f]{{{length}}}", value):
+            raise UserError(f"origin {origin.file!r}: {name} is {length} hex digits", where=where)
+    if origin.url and not origin.url.startswith(("https://", "http://")):
+        raise UserError(f"origin {origin.file!r}: url must be http or https", where=where)
+    inside = PurePosixPath(origin.file)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise UserError(f"origin {origin.file!r} leaves the data folder", where=where)
+    return origin
+
+
+def _check_source(entry: SourceEntry, where: str) -> None:
+    if entry.stage not in STAGES:
+        raise unknown_name("stage", entry.stage, STAGES, where=where)
+    if entry.files and entry.builtin:
+        raise UserError("has both files and builtin", where=where)
+    if entry.default_mix and not is_free(entry.licence):
+        raise UserError(
+            f"licence {entry.licence!r} is not one for the default mix",
+            where=where,
+            allowed=", ".join(FREE),
+        )
+
+
+def is_free(licence: str) -> bool:
+    """Whether every part of a licence ("A; B") is one of `FREE`."""
+    return all(part.strip() in FREE for part in licence.split(";"))
+
+
+@cache
+def _catalogue() -> tuple[dict[str, SourceEntry], dict[str, BenchmarkEntry]]:
+    file = resources.files("medexpert.data") / "catalogue.toml"
+    return load(file.read_text("utf-8"), where="catalogue.toml")
+
+
+SOURCES: dict[str, SourceEntry] = _catalogue()[0]
+BENCHMARKS: dict[str, BenchmarkEntry] = _catalogue()[1]
 
 
 def find(name: str, *, where: str = "") -> SourceEntry:
-    """The entry of that name. Raises UserError with the nearest name."""
+    """The source of that name. Raises UserError with the nearest name."""
     if name not in SOURCES:
         raise unknown_name("source", name, SOURCES, where=where)
     return SOURCES[name]
 
 
-def locate(entry: SourceEntry, root: str | Path, path: str | Path = "") -> list[Path]:
-    """Files (PubMedQA: the folder or file) of a source; empty for a generated one.
+def find_benchmark(name: str, *, where: str = "") -> BenchmarkEntry:
+    """The benchmark of that name. Raises UserError with the nearest name."""
+    if name not in BENCHMARKS:
+        raise unknown_name("benchmark", name, BENCHMARKS, where=where)
+    return BENCHMARKS[name]
 
-    `path` wins over `root`. Raises UserError naming each place that was tried.
+
+def locate(entry: Entry, root: str | Path, path: str | Path = "") -> list[str]:
+    """Files of a source or benchmark, sorted; empty for a generated one.
+
+    `root` (the recipe's data.root) and `path` are local or any fsspec URL. `path` wins over
+    `root`: a file, a pattern with `*`, or a folder in which the entry's files are looked for; a
+    source without files of its own takes it as it is. PQA-L may be a folder. A file counts packed
+    (.gz) or not, in its own folder or directly in `root`. A name without `*` must be there, and one
+    match at least for those with.
+
+    Raises UserError naming each place that was tried.
     """
-    if entry.reader == "trialgen":
+    if entry.reader in GENERATED:
         return []
-    if entry.builtin and not path:
+    what, builtin = _what(entry), entry.builtin if isinstance(entry, SourceEntry) else ()
+    if builtin and not path:
         folder = Path(str(resources.files("medexpert.data"))) / "starter"
-        return [_existing(entry, [folder / name]) for name in entry.builtin]
-    if not (path or root):
+        return [str(folder / name) for name in builtin]
+    if not (path or (root and entry.files)):
+        wanted = "data.root = folder of the published files, or " if entry.files else ""
         raise UserError(
-            f"source {entry.name!r} is not inside the package: it needs a local copy",
-            allowed="data.root = folder of the published files, or path = this source's file",
+            f"{what} is not inside the package: it needs a local copy",
+            allowed=f"{wanted}path = this source's file",
         )
-    if entry.reader == "pubmedqa":
-        return [find_pubmedqa(Path(path or root).expanduser())]
-    names = entry.builtin or (entry.file,)
-    base = Path(path or root).expanduser()
-    if base.is_file():
-        return [base]
-    if path and not base.is_dir():
-        raise UserError(f"source {entry.name!r}: no such file", where=str(base))
-    return [_existing(entry, _candidates(base, name)) for name in names]
+    base = _expanded(path or root)
+    if entry.reader == "pubmedqa" and isinstance(entry, SourceEntry) and not places.is_url(base):
+        from medexpert.data.readers.pubmedqa import find_pubmedqa
+
+        return [str(find_pubmedqa(Path(base)))]
+    if path:
+        if places.is_file(base) or (not entry.files and not builtin and places.is_folder(base)):
+            return [base]
+        if "*" in base and (found := places.matching("", base)):
+            return found
+        if not places.is_folder(base):
+            raise UserError(f"{what}: no such file", where=base)
+    return _located(what, base, builtin or entry.files)
 
 
-def _candidates(base: Path, name: str) -> list[Path]:
-    """`base/stage1/x.jsonl.gz`, `base/x.jsonl.gz`, and both unpacked."""
-    places = [base / name, base / Path(name).name]
-    return places + [place.with_suffix("") for place in places if place.suffix == ".gz"]
+def _what(entry: Entry) -> str:
+    return f"{'source' if isinstance(entry, SourceEntry) else 'benchmark'} {entry.name!r}"
 
 
-def _existing(entry: SourceEntry, places: list[Path]) -> Path:
-    for place in places:
-        if place.is_file():
-            return place
-    raise UserError(
-        f"source {entry.name!r}: file not found", allowed=", ".join(str(p) for p in places)
-    )
+def _expanded(path: str | Path) -> str:
+    return str(path) if places.is_url(str(path)) else str(Path(path).expanduser())
+
+
+def _located(what: str, base: str, names: Iterable[str]) -> list[str]:
+    found: set[str] = set()
+    tried: list[str] = []
+    matched = False
+    for name in names:
+        candidates = dict.fromkeys((name, PurePosixPath(name).name))
+        here = next((hit for n in candidates if (hit := _packed_or_not(base, n))), [])
+        found |= set(here)
+        matched = matched or bool(here)
+        tried += [places.join(base, form) for n in candidates for form in _forms(n)]
+        if not here and "*" not in name:
+            raise UserError(f"{what}: file not found", allowed=", ".join(tried))
+    if not matched:
+        raise UserError(f"{what}: file not found", allowed=", ".join(tried))
+    return sorted(found)
+
+
+def _forms(name: str) -> tuple[str, str]:
+    """A name packed and unpacked, the catalogue's form first."""
+    return (name, name.removesuffix(".gz")) if name.endswith(".gz") else (name, f"{name}.gz")
+
+
+def _packed_or_not(base: str, name: str) -> list[str]:
+    """Matches of a name in either form; of a file that is there in both, the catalogue's form."""
+    first, second = (places.matching(base, form) for form in _forms(name))
+    seen = {path.removesuffix(".gz") for path in first}
+    return [*first, *(path for path in second if path.removesuffix(".gz") not in seen)]

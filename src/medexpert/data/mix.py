@@ -1,21 +1,37 @@
 """In which order the records of a stage are learned.
 
 Within a group the target share of source i is p_i proportional to min(n_i, cap)^tau, or its
-explicit weight. The order takes from the source furthest behind its share, so any prefix holds the
-shares to within a few records until a source runs out; then the rest go on in their proportions.
-Replay is a second group, mixed in by characters. Mixing orders, it never drops: replay beyond its
-share is taken out before, by :func:`choose_replay`, and counted.
+explicit weight. The order takes records so that any prefix holds the shares to within a record of
+each source, until a source runs out; then the rest go on in their proportions. A small source may
+be passed over several times (`max_epochs`) to hold its share. Replay is a second group, mixed in by
+characters. Mixing orders, it never drops: replay beyond its share is told by :func:`take_replay`.
+
+Everything is arrays: a reference is a row number of the stage's lines, and the order of a source
+comes from a seeded hash of its records' ids, so neither file order nor workers change it.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medexpert.records import UserError
 
-Ref = tuple[str, int]
-"""(source, position in that source)."""
+Refs = NDArray[np.int64]
+"""Line numbers of a stage, in the order in which they are learned."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The lines of one source that may be used: their numbers and a seeded hash of each."""
+
+    name: str
+    lines: Refs
+    rank: NDArray[np.uint64]
 
 
 def targets(
@@ -41,82 +57,79 @@ def targets(
     return {name: fixed[name] if name in fixed else free[name] * rest for name in live}
 
 
-def order_group(counts: Mapping[str, int], share: Mapping[str, float], seed: int) -> list[Ref]:
-    """Every (source, position) exactly once, shuffled within a source, interleaved by `share`."""
-    queues = {name: _shuffled(name, n, seed) for name, n in counts.items() if n > 0}
-    order: list[Ref] = []
-    while queues:
-        total = sum(share[name] for name in queues)
-        wanted = {name: share[name] / total for name in queues}
-        taken = dict.fromkeys(queues, 0)
-        step = 0
-        while True:
-            step += 1
-            name = max(wanted, key=lambda n: (wanted[n] * step - taken[n], n))
-            taken[name] += 1
-            order.append((name, queues[name].pop()))
-            if not queues[name]:
-                del queues[name]
-                break  # the shares of those that are left are worked out anew
-    return order
+def draws(
+    counts: Mapping[str, int], share: Mapping[str, float], max_epochs: float
+) -> dict[str, int]:
+    """How many records each source gives: enough to hold its share while the largest lasts.
+
+    The source with the most records for its share is used once; the others as often as their share
+    asks, at most `max_epochs` times, at least once.
+    """
+    live = {name: n for name, n in counts.items() if n > 0}
+    length = max((n / share[name] for name, n in live.items()), default=0.0)
+    return {
+        name: max(n, min(round(share[name] * length), int(max_epochs * n)))
+        for name, n in live.items()
+    }
 
 
-def _shuffled(name: str, n: int, seed: int) -> list[int]:
-    positions = list(range(n))
-    random.Random(f"mix:{seed}:{name}").shuffle(positions)
-    return positions
+def order_group(
+    pools: Sequence[Pool], share: Mapping[str, float], wanted: Mapping[str, int], seed: int
+) -> Refs:
+    """The lines of a group: `wanted` of each source, its own in seeded order, spread by `share`.
+
+    The k-th line of a source stands at (k + 1/2) / share (stride scheduling).
+    """
+    lines, places = [], []
+    for pool in pools:
+        if not len(pool.lines):
+            continue
+        passes = -(-wanted[pool.name] // len(pool.lines))
+        whole = np.concatenate([shuffled(pool, seed, epoch) for epoch in range(passes)])
+        lines.append(whole[: wanted[pool.name]])
+        places.append((np.arange(wanted[pool.name]) + 0.5) / share[pool.name])
+    if not lines:
+        return np.empty(0, dtype=np.int64)
+    order = np.argsort(np.concatenate(places), kind="stable")
+    result: Refs = np.concatenate(lines)[order]
+    return result
 
 
-def choose_replay(
-    order: Sequence[Ref], sizes: Mapping[str, Sequence[int]], train_chars: int, share: float
-) -> tuple[list[Ref], list[Ref]]:
-    """(used, surplus) of the replay order, so that used / (used + train) is `share` of characters.
+def shuffled(pool: Pool, seed: int, epoch: int) -> Refs:
+    """The pool's lines in an order that depends on their ids, the seed and the epoch only."""
+    salt = hashlib.sha256(f"mix:{seed}:{pool.name}:{epoch}".encode()).digest()[:8]
+    key = pool.rank ^ np.uint64(int.from_bytes(salt, "little"))
+    key = (key ^ (key >> np.uint64(31))) * np.uint64(0x7FB5D329728EA185)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x81DADEF4BC2DD44D)
+    order = np.argsort(key ^ (key >> np.uint64(33)), kind="stable")
+    result: Refs = pool.lines[order]
+    return result
 
-    Exact to within half a record when the replay sources are large enough; else all are used.
+
+def take_replay(order: Refs, sizes: NDArray[np.int64], train_chars: int, share: float) -> int:
+    """How many lines of the replay order are used, so that replay is `share` of all characters.
+
+    `sizes`: characters of every line of the stage. Exact to within half a record when the replay
+    sources are large enough; else all are used.
     """
     if share >= 1:
-        return list(order), []
+        return len(order)
     wanted = share / (1 - share) * train_chars
-    total = 0
-    for number, (name, position) in enumerate(order):
-        size = sizes[name][position]
-        if total + size / 2 > wanted:
-            return list(order[:number]), list(order[number:])
-        total += size
-    return list(order), []
+    lengths = sizes[order]
+    before = np.cumsum(lengths) - lengths
+    return int(np.searchsorted(before + lengths / 2, wanted, side="right"))
 
 
-def interleave(
-    train: Sequence[Ref], replay: Sequence[Ref], sizes: Mapping[str, Sequence[int]]
-) -> list[Ref]:
+def interleave(train: Refs, replay: Refs, sizes: NDArray[np.int64]) -> Refs:
     """Both orders in one, each kept, so that any prefix has the whole's replay share of characters.
 
     The prefix share is off by at most one record's characters.
     """
-    total = [sum(sizes[name][i] for name, i in group) for group in (train, replay)]
-    done = [0, 0]
-    queues = [list(reversed(train)), list(reversed(replay))]
-    order: list[Ref] = []
-    while queues[0] or queues[1]:
-        behind = done[1] * total[0] < done[0] * total[1]
-        which = 1 if queues[1] and (behind or not queues[0]) else 0
-        name, position = queues[which].pop()
-        done[which] += sizes[name][position]
-        order.append((name, position))
-    return order
-
-
-def realised(
-    order: Iterable[Ref], sizes: Mapping[str, Sequence[int]]
-) -> dict[str, dict[str, float]]:
-    """Source -> its share of records and of characters in an order."""
-    records: dict[str, int] = {}
-    characters: dict[str, int] = {}
-    for name, position in order:
-        records[name] = records.get(name, 0) + 1
-        characters[name] = characters.get(name, 0) + sizes[name][position]
-    n, c = sum(records.values()) or 1, sum(characters.values()) or 1
-    return {
-        name: {"records": round(records[name] / n, 4), "characters": round(characters[name] / c, 4)}
-        for name in records
-    }
+    places = []
+    for group in (train, replay):
+        lengths = sizes[group]
+        total = max(int(lengths.sum()), 1)
+        places.append((np.cumsum(lengths) - lengths / 2) / total)
+    order = np.argsort(np.concatenate(places), kind="stable")
+    result: Refs = np.concatenate([train, replay])[order]
+    return result

@@ -255,10 +255,24 @@ def _provenance(setting: Setting, engine: Engine, strategy: Any) -> dict[str, An
         "choices": list(setting.task.choices),
         "model": engine.name,
         "engine": engine.facts(),
+        "leaks": leaks(engine.facts().get("lineage") or {}, setting.task.name),
         "seed": setting.seed,
         "limit": setting.limit,
         "key": setting.key,
     }
+
+
+def leaks(lineage: Mapping[str, Any], task: str) -> bool:
+    """Whether a model was trained on data that was not checked against this benchmark.
+
+    `lineage` is what a trained model's folder tells of itself; a base model tells nothing.
+    """
+    from medexpert.data.catalogue import BENCHMARKS
+
+    checked = lineage.get("quarantine")
+    if checked is None:
+        return False
+    return bool(lineage.get("leaks")) or (task in BENCHMARKS and task not in checked)
 
 
 def _examples(questions: Sequence[Question]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from medexpert import manifest
 from medexpert.model import base, checkpoint
 from medexpert.model.adapters import ADAPTERS
-from medexpert.model.folder import model_digest
+from medexpert.model.folder import model_digest, read_lineage
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, Stage, StageName
@@ -25,7 +25,7 @@ from medexpert.train.loop import Outcome, train
 Say = Callable[[str], None]
 LINEAGE = (
     "stage", "recipe", "parent", "parent_digest", "data_sha256", "licence", "steps", "tokens",
-    "seed",
+    "seed", "quarantine", "leaks",
 )  # fmt: skip
 """Facts of a stage that go with its weights."""
 
@@ -40,6 +40,7 @@ def run_stage(
     Returns the manifest.
     """
     settings = recipe.stage(name)
+    checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
     (folder / manifest.MANIFEST).unlink(missing_ok=True)
     set_threads(recipe.threads)
     model: Any
@@ -71,7 +72,7 @@ def run_stage(
         vocabulary=model.config.get_text_config().vocab_size,
         say=say,
     )
-    facts = _facts(recipe, name, parent, data, plan, account, outcome)
+    facts = {**_facts(recipe, name, parent, data, plan, account, outcome), **checked}
     lineage = {name: facts[name] for name in LINEAGE}
     shutil.rmtree(folder / "adapter", ignore_errors=True)  # of earlier settings
     if settings.method != "full":
@@ -82,6 +83,27 @@ def run_stage(
         model, _ = base.load(folder / "adapter", dtype=torch.float32)
     checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
     return _finish(folder, key, facts)
+
+
+def quarantine_of(data: Path, parent: Path, *, allow_leaks: bool) -> dict[str, Any]:
+    """`quarantine`: the benchmarks kept out of this data and of all that the parent learned from.
+
+    `leaks`: whether data without any quarantine is behind the weights. Raises UserError for such
+    data unless leaks are allowed.
+    """
+    built = manifest.read_manifest(data.parent)
+    kept_out = set(built.get("quarantine", {}))
+    if not built.get("quarantined") and not allow_leaks:
+        raise UserError(
+            "this data was built without quarantine: benchmark items may be in it",
+            where=str(data),
+            allowed="data.quarantine = [benchmarks], or --allow-leaks, which stamps every result",
+        )
+    before = read_lineage(parent)
+    if "quarantine" in before:
+        kept_out &= set(before["quarantine"])
+    leaks = not built.get("quarantined") or bool(before.get("leaks"))
+    return {"quarantine": sorted(kept_out), "leaks": leaks}
 
 
 def _check_context(name: str, settings: Stage, model: Any) -> None:

@@ -1,27 +1,50 @@
-"""One function per published raw format: files -> Document | Example, or a Drop or Change.
+"""One reader per published raw format: part of a file -> Document | Example, or what became of it.
 
-A row that breaks the format is a UserError with file and line; a row that is well formed but not
-usable is a Drop. PubMedQA and trialgen need a fold or a seed, so the build calls them itself.
+PubMedQA's folds and trialgen need a fold or a seed, so the build calls them itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from medexpert.data.readers import (
+    articles,
+    bioasq,
+    conversations,
+    documents,
+    examples,
+    instructions,
+    jats,
+    local,
+    mcq,
+    medline,
+    pubmedqa_sets,
+    questions,
+    rct,
+)
+from medexpert.data.readers.rows import Reader
 
-from medexpert.data.readers import documents, examples
-from medexpert.data.readers.rows import Item
 
-Reader = Callable[[Sequence[Path]], Iterator[Item]]
+def _joined(*tables: dict[str, Reader]) -> dict[str, Reader]:
+    """One table; a name in two of them is a mistake of ours."""
+    readers: dict[str, Reader] = {}
+    for table in tables:
+        twice = readers.keys() & table.keys()
+        assert not twice, f"two readers are called {sorted(twice)}"
+        readers |= table
+    return readers
 
-READERS: dict[str, Reader] = {
-    "documents": documents.documents,
-    "pubmed_abstracts": documents.pubmed_abstracts,
-    "structured_abstracts": documents.structured_abstracts,
-    "tcm_classics": documents.tcm_classics,
-    "qa": examples.qa,
-    "reasoning": examples.reasoning,
-    "mcq": examples.mcq,
-    "conversations": examples.conversations,
-    "headqa": examples.headqa,
-}
+
+READERS: dict[str, Reader] = _joined(
+    documents.READERS,
+    articles.READERS,
+    medline.READERS,
+    jats.READERS,
+    rct.READERS,
+    local.READERS,
+    examples.READERS,
+    questions.READERS,
+    mcq.READERS,
+    conversations.READERS,
+    instructions.READERS,
+    bioasq.READERS,
+    pubmedqa_sets.READERS,
+)

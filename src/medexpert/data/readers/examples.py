@@ -1,62 +1,101 @@
-"""Stage-2 formats -> Example: a template name and its fields, never rendered text."""
+"""What every stage-2 reader builds: an Example, that is a template's name and its fields.
+
+Each format's module keeps its own schema; here are the few shapes they end in (question and answer,
+reasoning, task), names for rows that have none, and the readers of our own row shapes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medexpert.data.readers.json_rows import json_object
 from medexpert.data.readers.rows import (
     Change,
     Drop,
-    Item,
-    Unique,
+    Reader,
     id_of,
     ids_of,
     jsonl,
+    kind_of,
     list_of,
-    object_of,
     optional_text,
     text_of,
-    whole_json,
 )
 from medexpert.records import Example, UserError
 
-LETTERS = "ABCDEFGHIJ"
-ROLES = {
-    "user": "user",
-    "assistant": "assistant",
-    "system": "system",
-    "patient": "user",
-    "doctor": "assistant",
-}
+Item = Example | Drop | Change
+
+_NUMBER = re.compile(r"(\d+)\]?$")
+_ENDINGS = re.compile(
+    r"(\.(gz|bz2|xz|zip|jsonl|json|csv|tsv|xlsx|parquet|xml|txt))+$", re.IGNORECASE
+)
+_PUBMED = re.compile(r"ncbi\.nlm\.nih\.gov/(?:pubmed/)?(\d{1,9})(?!\d)", re.IGNORECASE)
 
 
-def _rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    unique = Unique("id")
-    for path in paths:
-        for where, row in jsonl(path):
-            identifier = id_of(row, where)
-            unique.check(identifier, where)
-            yield where, row, identifier
+def name_of(row: Mapping[str, Any], where: str, text: str, *keys: str, prefix: str = "") -> str:
+    """The row's identifier from the first of `keys` that it has; without one, `numbered`.
+
+    Raises UserError for an identifier that is neither a string nor a number.
+    """
+    for key in keys:
+        value = row.get(key)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if value is None or value == "":
+            continue
+        if not isinstance(value, str):
+            what = f"field {key!r}: an identifier is expected, not {kind_of(value)}"
+            raise UserError(what, where=where)
+        return prefix + id_of({key: value}, where, key)
+    return numbered(where, text, prefix=prefix)
 
 
-def _example(
-    row: Mapping[str, Any], where: str, kind: str, template: str, fields: Mapping[str, Any]
+def numbered(where: str, text: str, *, prefix: str = "") -> str:
+    """A name for a row without one: file name, row number, 8 hex digits of its text.
+
+    The folder is left out, so that the name is the same on every machine; the digits keep files of
+    one name (`train.jsonl`) apart.
+    """
+    found = _NUMBER.search(where)
+    number = found[1] if found else "0"
+    path = where[: found.start(1)] if found else where
+    path = re.sub(r"\s*\[[^\]]*$|:$", "", path)
+    stem = _ENDINGS.sub("", re.split(r"[/\\!]|::", path)[-1]) or "row"
+    digits = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{prefix}{stem}-{number}-{digits}"
+
+
+def example(
+    row: Mapping[str, Any],
+    where: str,
+    identifier: str,
+    kind: str,
+    template: str,
+    fields: Mapping[str, Any],
+    *,
+    lang: str = "",
+    ids: Mapping[str, str] | None = None,
 ) -> Example:
+    """An Example with what the row itself says of its source, language, licence and PMID.
+
+    Raises UserError for such a field of a wrong kind.
+    """
     return Example(
-        id=id_of(row, where),
+        id=identifier,
         kind=kind,
         template=template,
         fields=fields,
-        ids=ids_of(row, where),
+        ids={**ids_of(row, where), **(ids or {})},
         source=optional_text(row, "source", where),
-        lang=optional_text(row, "lang", where),
-        licence=optional_text(row, "license", where),
+        lang=optional_text(row, "lang", where) or lang,
+        licence=optional_text(row, "license", where) or optional_text(row, "licence", where),
     )
 
 
-def _blank(identifier: str, **fields: str) -> Drop | None:
+def blank(identifier: str, **fields: str) -> Drop | None:
     """A Drop naming the first empty field, so `no_answer`, `no_question`, ..."""
     for name, value in fields.items():
         if not value.strip():
@@ -64,149 +103,103 @@ def _blank(identifier: str, **fields: str) -> Drop | None:
     return None
 
 
-def qa(paths: Sequence[Path]) -> Iterator[Item]:
-    """Rows `{id, question, answer}`."""
-    for where, row, identifier in _rows(paths):
-        question, answer = text_of(row, "question", where), text_of(row, "answer", where)
-        drop = _blank(identifier, question=question, answer=answer)
-        fields = {"question": question.strip(), "answer": answer.strip()}
-        yield drop or _example(row, where, "qa", "chat.qa", fields)
-
-
-def reasoning(paths: Sequence[Path]) -> Iterator[Item]:
-    """Rows `{id, question, rationale, answer}`; an open question and answer are preferred."""
-    for where, row, identifier in _rows(paths):
-        prefix = "open_" if row.get("open_question") and row.get("open_answer") else ""
-        question = text_of(row, f"{prefix}question", where)
-        answer = text_of(row, f"{prefix}answer", where)
-        rationale = text_of(row, "rationale", where)
-        drop = _blank(identifier, question=question, rationale=rationale, answer=answer)
-        fields = {
-            "question": question.strip(),
-            "rationale": rationale.strip(),
-            "answer": answer.strip(),
-        }
-        yield drop or _example(row, where, "reasoning", "chat.reasoning", fields)
-
-
-def mcq(paths: Sequence[Path]) -> Iterator[Item]:
-    """Rows `{id, question, options: {letter: text}, answer_idx, explanation?}`."""
-    for where, row, identifier in _rows(paths):
-        question = text_of(row, "question", where)
-        options = object_of(row.get("options"), "field 'options'", where)
-        for letter in options:
-            text_of(options, letter, where)
-        answer = text_of(row, "answer_idx", where).strip()
-        explanation = optional_text(row, "explanation", where)
-        yield _choice(row, where, identifier, question, options, answer, explanation)
-
-
-def _choice(
+def answered(
     row: Mapping[str, Any],
     where: str,
     identifier: str,
     question: str,
-    options: Mapping[str, str],
     answer: str,
-    explanation: str,
-) -> Item:
-    if (drop := _blank(identifier, question=question, answer=answer)) is not None:
-        return drop
-    if len(options) < 2 or not all(text.strip() for text in options.values()):
-        return Drop(identifier, "empty_option")
-    if answer not in options:
-        several = len(answer) > 1 and all(letter in options for letter in answer)
-        return Drop(identifier, "several_right_answers" if several else "answer_is_no_option")
-    fields = {
-        "question": question.strip(),
-        "options": dict(options),
-        "answer_idx": answer,
-        "explanation": explanation.strip(),
-    }
-    template = "chat.mcq_reason" if fields["explanation"] else "chat.mcq_label"
-    return _example(row, where, "mcq", template, fields)
+    *,
+    lang: str = "",
+    ids: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Example | Drop:
+    """A `chat.qa` example, or a Drop when question or answer is empty.
 
-
-def conversations(paths: Sequence[Path]) -> Iterator[Item]:
-    """Rows `{id, messages: [{role, content}]}`, roles user/assistant/system or patient/doctor.
-
-    Chat templates want user and assistant in turn, the user first: neighbouring turns of one role
-    are joined, empty turns removed, an assistant's opening and a user's closing turn cut off; each
-    is a counted change.
+    `extra` fields travel with the example; the template does not show them.
     """
-    for where, row, identifier in _rows(paths):
-        turns = [
-            _turn(object_of(raw, f"messages[{position}]", where), where)
-            for position, raw in enumerate(list_of(row, "messages", where))
-        ]
-        messages, changes = _alternate(turns)
-        for what in changes:
-            yield Change(identifier, what)
-        if not any(turn["role"] == "assistant" for turn in messages):
-            yield Drop(identifier, "no_answer")
-        else:
-            fields = {"messages": messages}
-            yield _example(row, where, "conversation", "chat.conversation", fields)
+    if (drop := blank(identifier, question=question, answer=answer)) is not None:
+        return drop
+    fields = {"question": question.strip(), "answer": answer.strip(), **(extra or {})}
+    return example(row, where, identifier, "qa", "chat.qa", fields, lang=lang, ids=ids)
 
 
-def _turn(raw: Mapping[str, Any], where: str) -> dict[str, str]:
-    role = text_of(raw, "role", where)
-    if role not in ROLES:
-        raise UserError(f"unknown role {role!r}", where=where, allowed=", ".join(ROLES))
-    return {"role": ROLES[role], "content": text_of(raw, "content", where).strip()}
+def reasoned(
+    row: Mapping[str, Any],
+    where: str,
+    identifier: str,
+    question: str,
+    rationale: str,
+    answer: str,
+    *,
+    lang: str = "",
+) -> Example | Drop:
+    """A `chat.reasoning` example, or a Drop when one of the three is empty."""
+    given = {"question": question, "rationale": rationale, "answer": answer}
+    if (drop := blank(identifier, **given)) is not None:
+        return drop
+    fields = {name: value.strip() for name, value in given.items()}
+    return example(row, where, identifier, "reasoning", "chat.reasoning", fields, lang=lang)
 
 
-def _alternate(turns: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
-    changes = []
-    filled = [turn for turn in turns if turn["content"]]
-    if len(filled) != len(turns):
-        changes.append("empty_turn_removed")
-    system = [turn for turn in filled[:1] if turn["role"] == "system"]
-    rest = filled[len(system) :]
-    start = next((i for i, turn in enumerate(rest) if turn["role"] == "user"), len(rest))
-    if start:
-        changes.append("opening_assistant_turn_removed")
-    joined: list[dict[str, str]] = []
-    for turn in rest[start:]:
-        if joined and joined[-1]["role"] == turn["role"]:
-            joined[-1] = {**turn, "content": f"{joined[-1]['content']}\n{turn['content']}"}
-            changes.append("neighbouring_turns_joined")
-        else:
-            joined.append(turn)
-    while joined and joined[-1]["role"] != "assistant":
-        joined.pop()
-        changes.append("closing_user_turn_removed")
-    return system + joined, changes
+def cited(*addresses: str) -> dict[str, str]:
+    """{"pmid": "1 2"} of the PubMed addresses among these, for `Example.ids`; {} without one."""
+    found = [number for address in addresses for number in _PUBMED.findall(address)]
+    return {"pmid": " ".join(dict.fromkeys(found))} if found else {}
 
 
-def headqa(paths: Sequence[Path]) -> Iterator[Item]:
-    """HEAD-QA's one JSON object: `exams: {name: {data: [{qid, qtext, ra, answers, image}]}}`."""
-    unique = Unique("id")
-    for path in paths:
-        exams = object_of(whole_json(path), "the file", str(path)).get("exams")
-        for name, exam in object_of(exams, "field 'exams'", str(path)).items():
-            for raw in list_of(object_of(exam, name, str(path)), "data", f"{path} [{name}]"):
-                yield _headqa_item(path, name, raw, unique)
+def strings_of(row: Mapping[str, Any], name: str, where: str) -> list[str]:
+    """A list of strings that must be there. Raises UserError."""
+    values = list_of(row, name, where)
+    for position, value in enumerate(values):
+        if not isinstance(value, str):
+            what = f"{name}[{position}]: a string is expected, not {kind_of(value)}"
+            raise UserError(what, where=where)
+    return values
 
 
-def _headqa_item(path: Path, exam: str, raw: Any, unique: Unique) -> Item:
-    row = object_of(raw, f"exam {exam}", str(path))
-    where = f"{path} [{exam}, qid {row.get('qid')}]"
-    identifier = f"headqa-{exam}-{text_of(row, 'qid', where)}"
-    if identifier in unique.seen:
-        raise UserError("this qid occurs twice", where=where)
-    unique.check(identifier, where)
-    if row.get("image"):
-        return Drop(identifier, "needs_image")
-    answers = list_of(row, "answers", where)
-    if len(answers) > len(LETTERS):
-        raise UserError(f"{len(answers)} answers", where=where, allowed=f"at most {len(LETTERS)}")
-    options: dict[str, str] = {}
-    right = ""
-    for position, (letter, answer) in enumerate(zip(LETTERS, answers, strict=False)):
-        entry = object_of(answer, f"answers[{position}]", where)
-        options[letter] = text_of(entry, "atext", where).strip()
-        if row.get("ra") is not None and str(entry.get("aid")) == str(row["ra"]):
-            right = letter
-    stamped = {**row, "id": identifier}
-    return _choice(stamped, where, identifier, text_of(row, "qtext", where), options, right, "")
+# -- our own row shapes --------------------------------------------------------------------------
+
+
+def qa(where: str, row: Mapping[str, Any]) -> Iterator[Item]:
+    """`{id, question, answer}`. Raises UserError for a row that breaks the schema."""
+    question, answer = text_of(row, "question", where), text_of(row, "answer", where)
+    yield answered(row, where, id_of(row, where), question, answer)
+
+
+def reasoning(where: str, row: Mapping[str, Any]) -> Iterator[Item]:
+    """`{id, question, rationale, answer}`; an open question and answer are preferred.
+
+    Raises UserError for a row that breaks the schema.
+    """
+    prefix = "open_" if row.get("open_question") and row.get("open_answer") else ""
+    question = text_of(row, f"{prefix}question", where)
+    answer = text_of(row, f"{prefix}answer", where)
+    rationale = text_of(row, "rationale", where)
+    yield reasoned(row, where, id_of(row, where), question, rationale, answer)
+
+
+def pqau(where: str, row: Mapping[str, Any]) -> Iterator[Item]:
+    """PQA-U's schema: a PMID (as `pmid`), QUESTION, CONTEXTS, LONG_ANSWER, no decision.
+
+    A question with its conclusion is a question with an answer, so that is what it becomes; the
+    contexts travel along unshown. yes, no or maybe is not made up here: whoever labels these items
+    (the PQA-U builder) makes tasks of them. Raises UserError for a row that breaks the schema.
+    """
+    pmid = id_of(row, where, "pmid")
+    if not (pmid.isascii() and pmid.isdigit()):
+        raise UserError(f"key {pmid!r} is no PMID", where=where)
+    contexts = strings_of(row, "CONTEXTS", where)
+    ids = {"pmid": pmid}
+    if pmcid := optional_text(row, "PMCID", where):
+        ids["pmcid"] = pmcid
+    question, answer = text_of(row, "QUESTION", where), text_of(row, "LONG_ANSWER", where)
+    extra = {"contexts": [text for text in contexts if text.strip()]}
+    yield answered(row, where, f"pqau-{pmid}", question, answer, ids=ids, extra=extra)
+
+
+READERS: dict[str, Reader] = {
+    "qa": Reader(jsonl, qa),
+    "reasoning": Reader(jsonl, reasoning),
+    "pqau": Reader(json_object("", "pmid"), pqau),
+}

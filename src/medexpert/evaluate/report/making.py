@@ -128,11 +128,11 @@ def data_flow(facts: RunFacts) -> Section | None:
     blocks: list[Block] = []
     rows = [
         _source_row(stage, name, entry)
-        for stage, sources in facts.data.get("sources", {}).items()
-        for name, entry in sources.items()
+        for stage, made in facts.data.get("stages", {}).items()
+        for name, entry in made["sources"].items()
     ]
     if rows:
-        columns = ["Stage", "Source", "Role", ">in", "dropped (reason n)", ">held out", ">kept"]
+        columns = ["Stage", "Source", "Role", ">read", "taken out (why n)", ">held out", ">kept"]
         columns += [">characters", ">share %"]
         caption = (
             "Nothing leaves without a counted reason. How much of this a stage then read stands "
@@ -140,7 +140,7 @@ def data_flow(facts: RunFacts) -> Section | None:
         )
         blocks.append(Table(columns, rows, caption))
     # The provenance section tells the last ones.
-    hidden = {"sources", "files", "key", "versions", "resolved_recipe", "recipe_hash"}
+    hidden = {"stages", "files", "key", "versions", "resolved_recipe", "recipe_hash"}
     rest = [(k, v) for k, v in facts.data.items() if k not in hidden]
     plain = [[k, number(v)] for k, v in rest if not isinstance(v, Mapping | list)]
     if plain:
@@ -157,17 +157,20 @@ def data_flow(facts: RunFacts) -> Section | None:
 
 
 def _source_row(stage: str, name: str, entry: Mapping[str, Any]) -> list[str]:
-    share = entry.get("share")
+    taken = {"bad_row": entry["faults"], **entry["dropped"], **entry["refused"]}
+    taken |= {f"{kind} duplicate": n for kind, n in entry["duplicates"].items()}
+    for benchmark, kinds in entry["quarantined"].items():
+        taken |= {f"{benchmark} ({kind})": n for kind, n in kinds.items()}
     return [
         stage,
         name,
         str(entry.get("role", "–")),
-        number(entry.get("in")),
-        _drops(entry.get("dropped")),
+        number(entry["read"]),
+        _drops(taken),
         number(entry.get("heldout")),
         number(entry.get("kept")),
         number(entry.get("characters")),
-        f"{100 * share:.1f}" if isinstance(share, int | float) else "–",
+        f"{100 * entry['realised']:.1f}",
     ]
 
 

@@ -43,6 +43,16 @@ def headline(facts: RunFacts) -> Section:
         blocks.append(
             Note("info", "This report is partial. Missing: " + "; ".join(facts.missing) + ".")
         )
+    leaky = [result.point for result in facts.results if result.data.get("leaks")]
+    if leaky:
+        blocks.append(
+            Note(
+                "warning",
+                "Leaks were allowed: the data of " + ", ".join(dict.fromkeys(leaky)) + " was not "
+                "checked against this benchmark. Its scores are no evidence of what the model can "
+                "do.",
+            )
+        )
     blocks += [Note("warning", line) for line in map(_constant, facts.results) if line]
     if facts.results:
         blocks.append(Cards(_cards(facts)))

@@ -1,0 +1,296 @@
+"""Evidence Inference 2.0 -> EvidenceRow: what a trial found for one outcome, as annotators read it.
+
+Two published forms: JSON lines (one prompt a line, with its abstract and every annotation), and
+the project's own three: `annotations_merged.csv` (or `v2_annotations.csv`; columns UserID,
+PromptID, PMCID, Valid Label, Valid Reasoning, Label, Annotations, ...), `prompts_merged.csv`
+(PromptID, PMCID, Outcome, Intervention, Comparator) and `txt_files/PMC<n>.txt` (`TITLE: ...`, then
+`ABSTRACT.METHODS:` and `BODY....:` headings, each on a line of its own above its text).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medexpert.data.readers.rows import (
+    Change,
+    Drop,
+    Fault,
+    Ids,
+    Part,
+    fault,
+    id_of,
+    jsonl,
+    list_of,
+    object_of,
+    optional_text,
+    raw_lines,
+    text_of,
+)
+from medexpert.data.readers.tables import csv_rows
+from medexpert.records import UserError
+
+LABELS = ("significantly increased", "significantly decreased", "no significant difference")
+# The annotation tables spell two labels in two ways.
+_SPELLINGS = {"significantly increase": LABELS[0], "significantly decrease": LABELS[1]}
+_HEADING = re.compile(r"\s*(TITLE|ABSTRACT|BODY)(?:\.([^:]+))?:\s*(.*)")
+_TEXT_LIMIT = 16 << 20  # characters of one article; the largest published one has 0.3 million
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """One prompt: did `intervention`, against `comparator`, change `outcome`?
+
+    `label` is one of LABELS, the majority of the valid annotations; `agree` tells that no valid
+    annotation says otherwise. `abstract` holds (heading, text) in order, empty where the source has
+    none; `evidence` the annotators' quotations, from the abstract or the full text.
+    """
+
+    id: str
+    pmcid: str
+    intervention: str
+    comparator: str
+    outcome: str
+    label: str
+    abstract: tuple[tuple[str, str], ...] = ()
+    agree: bool = True
+    evidence: tuple[str, ...] = ()
+    pmid: str = ""
+    title: str = ""
+    year: str = ""
+    licence: str = ""
+    split: str = ""
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Identifiers by scheme, empty ones left out."""
+        return {k: v for k, v in (("pmid", self.pmid), ("pmcid", self.pmcid)) if v}
+
+
+def evidence_rows(parts: Iterable[Part]) -> Iterator[EvidenceRow | Drop | Change | Fault]:
+    """Rows of JSON-lines files; a row that breaks the schema is a Fault, and reading goes on.
+
+    Raises UserError for a file that cannot be read.
+    """
+    for part in parts:
+        for found in jsonl(part):
+            if isinstance(found, Fault):
+                yield found
+                continue
+            where, row = found
+            try:
+                items = list(evidence_row(where, row))
+            except UserError as error:
+                yield fault(error, where)
+                continue
+            yield from items
+
+
+def evidence_row(where: str, row: Mapping[str, Any]) -> Iterator[EvidenceRow | Drop | Change]:
+    """One JSON row. Raises UserError for a row that breaks the schema."""
+    identifier = id_of(row, where)
+    sections = []
+    for position, raw in enumerate(list_of(row, "abstract", where)):
+        section = object_of(raw, f"abstract[{position}]", where)
+        sections.append((text_of(section, "label", where), text_of(section, "text", where)))
+    evidence, valid = [], []
+    for position, raw in enumerate(list_of(row, "annotations", where)):
+        annotation = object_of(raw, f"annotations[{position}]", where)
+        vote = label_of(text_of(annotation, "label", where), where)
+        if _truth(annotation, "valid_label", where):
+            valid.append(vote)
+        evidence.append(optional_text(annotation, "evidence", where).strip())
+    if not isinstance(row.get("agree"), bool):
+        raise UserError("field 'agree': true or false is expected", where=where)
+    found = EvidenceRow(
+        id=identifier,
+        pmcid=text_of(row, "pmcid", where),
+        intervention=text_of(row, "intervention", where).strip(),
+        comparator=text_of(row, "comparator", where).strip(),
+        outcome=text_of(row, "outcome", where).strip(),
+        label="",
+        abstract=tuple((label.strip(), text.strip()) for label, text in sections if text.strip()),
+        agree=row["agree"],
+        evidence=tuple(dict.fromkeys(filter(None, evidence))),
+        pmid=optional_text(row, "pmid", where),
+        title=optional_text(row, "title", where),
+        year=optional_text(row, "year", where),
+        licence=optional_text(row, "license", where),
+        split=optional_text(row, "split", where),
+    )
+    written = optional_text(row, "label", where)
+    if not written:
+        yield Drop(identifier, "no_valid_label")
+        return
+    counted = Counter(valid).most_common(1)
+    if counted and valid.count(label_of(written, where)) < counted[0][1]:
+        yield Drop(identifier, "label_against_valid_annotations")
+        return
+    yield from _labelled(found, written, where)
+
+
+def label_of(written: str, where: str) -> str:
+    """The label a cell stands for, whatever its case. Raises UserError for another word."""
+    label = " ".join(written.split()).lower()
+    label = _SPELLINGS.get(label, label)
+    if label not in LABELS:
+        raise UserError(f"unknown label {written!r}", where=where, allowed=", ".join(LABELS))
+    return label
+
+
+def _labelled(row: EvidenceRow, written: str, where: str) -> Iterator[EvidenceRow | Drop | Change]:
+    for name in ("intervention", "comparator", "outcome"):
+        if not getattr(row, name):
+            yield Drop(row.id, f"no_{name}")
+            return
+    label = label_of(written, where)
+    if label != written:
+        yield Change(row.id, "label_normalised")
+    yield replace(row, label=label)
+
+
+# -- the published tables ------------------------------------------------------------------------
+
+
+@dataclass
+class _Tables:
+    """What a prompt's row is joined with."""
+
+    texts: str
+    votes: dict[str, list[tuple[str, str]]]  # prompt -> (label, quotation) of valid annotations
+    splits: dict[str, str]  # number of an article -> split
+
+
+def evidence_tables(
+    annotations: str, prompts: str, texts: str = "", splits: str = ""
+) -> Iterator[EvidenceRow | Drop | Change | Fault]:
+    """Rows of the published tables, one a prompt that was annotated, in the order of `prompts`.
+
+    `texts` is the folder (or URL) of `txt_files`, `splits` that of `train_article_ids.txt`,
+    `validation_article_ids.txt` and `test_article_ids.txt`; "" leaves abstracts and splits empty. A
+    prompt whose valid annotations are split evenly is a Drop. Raises UserError for a file that
+    cannot be read.
+    """
+    tables = _Tables(texts.rstrip("/"), {}, _splits(splits.rstrip("/")) if splits else {})
+    for found in csv_rows()(Part(annotations)):
+        try:
+            if not isinstance(found, Fault):
+                _count(found[0], found[1], tables.votes)
+                continue
+        except UserError as error:
+            found = fault(error, annotations)
+        yield found
+    seen = Ids("id")
+    for found in csv_rows()(Part(prompts)):
+        if isinstance(found, Fault):
+            yield found
+            continue
+        where, row = found
+        try:
+            seen.check(text_of(row, "PromptID", where), where)
+            items = list(_prompt(where, row, tables))
+        except UserError as error:
+            yield fault(error, where)
+            continue
+        yield from items
+
+
+def _count(where: str, row: Mapping[str, Any], votes: dict[str, list[tuple[str, str]]]) -> None:
+    prompt = text_of(row, "PromptID", where).strip()
+    label = label_of(text_of(row, "Label", where), where)
+    valid = _truth(row, "Valid Label", where)
+    kept = votes.setdefault(prompt, [])
+    if valid:
+        kept.append((label, optional_text(row, "Annotations", where)))
+
+
+def _splits(folder: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for split in ("train", "validation", "test"):
+        path = f"{folder}/{split}_article_ids.txt"
+        for number, raw in raw_lines(path):
+            article = raw.decode("utf-8", "replace").strip().upper().removeprefix("PMC")
+            if article and not article.isdecimal():
+                what = f"{article[:40]!r} is no number of an article"
+                raise UserError(what, where=f"{path}:{number}")
+            found[article] = split
+    return found
+
+
+def _truth(row: Mapping[str, Any], name: str, where: str) -> bool:
+    value = text_of(row, name, where).strip().lower()
+    if value not in ("true", "false", ""):
+        raise UserError(f"field {name!r}: {value!r}", where=where, allowed="True, False")
+    return value == "true"
+
+
+def _prompt(
+    where: str, row: Mapping[str, Any], tables: _Tables
+) -> Iterator[EvidenceRow | Drop | Change]:
+    votes, texts = tables.votes, tables.texts
+    prompt = id_of(row, where, "PromptID").strip()
+    identifier = f"ei2-{prompt}"
+    if prompt not in votes:
+        yield Drop(identifier, "not_annotated")
+        return
+    number = text_of(row, "PMCID", where).strip().upper().removeprefix("PMC").removesuffix(".0")
+    if not number.isdecimal():
+        raise UserError(f"field 'PMCID': {number!r} is no number", where=where)
+    counted = Counter(label for label, _ in votes[prompt]).most_common()
+    if not counted:
+        yield Drop(identifier, "no_valid_label")
+        return
+    if len(counted) > 1 and counted[0][1] == counted[1][1]:
+        yield Drop(identifier, "annotators_split_evenly")
+        return
+    title, abstract = _article(f"{texts}/PMC{number}.txt") if texts else ("", ())
+    found = EvidenceRow(
+        id=identifier,
+        pmcid=f"PMC{number}",
+        intervention=text_of(row, "Intervention", where).strip(),
+        comparator=text_of(row, "Comparator", where).strip(),
+        outcome=text_of(row, "Outcome", where).strip(),
+        label="",
+        abstract=abstract,
+        agree=len(counted) == 1,
+        evidence=tuple(dict.fromkeys(e for _, text in votes[prompt] if (e := text.strip()))),
+        title=title,
+        split=tables.splits.get(number, ""),
+    )
+    yield from _labelled(found, counted[0][0], where)
+
+
+def _article(path: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Title and abstract sections (heading as printed, text) of one article of `txt_files`."""
+    title = ""
+    sections: list[tuple[str, list[str]]] = []
+    size = 0
+    for number, raw in raw_lines(path):
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            raise UserError("not UTF-8", where=f"{path}:{number}") from None
+        size += len(line)
+        if size > _TEXT_LIMIT:
+            raise UserError("an article of this length is not published", where=path)
+        heading = _HEADING.match(line)
+        if heading is None:
+            # Older files print the title in the line of its heading, newer ones in the next; there
+            # an abstract without headings follows the title at once.
+            if not title:
+                title = line.strip()
+            elif line.strip() and not sections:
+                sections.append(("", [line.strip()]))
+            elif sections:
+                sections[-1][1].append(line.strip())
+        elif heading[1] == "BODY":
+            break
+        elif heading[1] == "TITLE":
+            title = heading[3].strip()
+        else:
+            sections.append((heading[2] or "", [heading[3].strip()]))
+    joined = ((label.strip(), " ".join(filter(None, text))) for label, text in sections)
+    return title, tuple((label, text) for label, text in joined if text)
