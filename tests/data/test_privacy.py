@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a pattern or a planted text reads best unbroken)
 """Identifiers found, replaced and counted; every person, number and place here is invented."""
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,21 +20,32 @@ from medexpert.data.privacy.rules import chinese_id, luhn, numeric_date, vehicle
 from medexpert.records import Document, Example, UserError
 
 LETTER = (
-    "Patient: John A. Smith, MRN: 00123456, DOB 03/14/1950. Dr. Emily Carter saw Mr. Smith on 14 March 2019 "
-    "at St. Mary's Hospital, Ward 7B. Call (617) 555-0123 or jane.doe@example.com. Smith is a 92-year-old man "
-    "of 12 Oak Street, Springfield, IL 62704. SSN 219-09-9999. NHS number 943 476 5919."
+    "Patient: John A. Smith, MRN: 00123456, DOB 03/14/1950. Dr. Emily Carter saw Mr. Smith on "
+    "14 March 2019 at St. Mary's Hospital, Ward 7B. Call (617) 555-0123 or jane.doe@example.com. "
+    "Smith is a 92-year-old man of 12 Oak Street, Springfield, IL 62704. "
+    "SSN 219-09-9999. NHS number 943 476 5919."
 )
 RECORD = (
-    "姓名：张小明  性别：男  住院号：ZY20193345 身份证号：11010519491231002X，电话：13812345678。2019年3月14日于"
-    "北京协和医院就诊，王丽主任查房。家住浙江省杭州市西湖区文三路123号5幢302室。张小明诉胸痛。"
+    "姓名：张小明  性别：男  住院号：ZY20193345 身份证号：11010519491231002X，"
+    "电话：13812345678。2019年3月14日于北京协和医院就诊，王丽主任查房。"
+    "家住浙江省杭州市西湖区文三路123号5幢302室。张小明诉胸痛。"
 )
 CLEAN = [
-    "Patients received 12-15 mg daily (p = 0.03; 95% CI 1.2-3.4) for 2-3 days; BP 120/80 mmHg, pH 7.40.",
+    (
+        "Patients received 12-15 mg daily (p = 0.03; 95% CI 1.2-3.4) for 2-3 days; "
+        "BP 120/80 mmHg, pH 7.40."
+    ),
     "Ages ranged from 18 to 95 years; those aged 90 years or older (> 90 years old) were excluded.",
     "See N Engl J Med 1999;341:1565-1570, doi 10.1000/182, ISRCTN74459797 and NCT00335790.",
     "In May 20 patients came; by March 12 patients had left. Ratio 1:2, 10/12 cases, 3/4 of them.",
-    "The laryngoscopy group: 0.328 mm. Hospital Anxiety and Depression Scale. Plastic Surgery. Graves' disease.",
-    "高血压患者应在医生指导下服用，每日2次，每次5mg，连用7～10天；血压120/80mmHg，与抗生素合用可提高对某些细菌的疗效。",
+    (
+        "The laryngoscopy group: 0.328 mm. Hospital Anxiety and Depression Scale. "
+        "Plastic Surgery. Graves' disease."
+    ),
+    (
+        "高血压患者应在医生指导下服用，每日2次，每次5mg，连用7～10天；"
+        "血压120/80mmHg，与抗生素合用可提高对某些细菌的疗效。"
+    ),
     "90岁以上老人慎用。住院3天，转上级医院。取决于医生的建议。",
 ]
 
@@ -59,8 +70,8 @@ def test_an_english_letter(redactor: Redactor) -> None:
 def test_a_chinese_record(redactor: Redactor) -> None:
     text, counts = redactor.apply(RECORD)
     assert text == (
-        "姓名：[NAME]  性别：男  住院号：[RECORD] 身份证号：[ID]，电话：[PHONE]。[DATE]于[HOSPITAL]就诊，"
-        "[NAME]主任查房。家住[ADDRESS]。[NAME]诉胸痛。"
+        "姓名：[NAME]  性别：男  住院号：[RECORD] 身份证号：[ID]，电话：[PHONE]。"
+        "[DATE]于[HOSPITAL]就诊，[NAME]主任查房。家住[ADDRESS]。[NAME]诉胸痛。"
     )
     assert counts["NAME"] == 3
 
@@ -164,10 +175,10 @@ def test_names_by_a_model_of_the_user(tmp_path: Path) -> None:
     import spacy
 
     model = spacy.blank("en")
-    ruler = model.add_pipe("entity_ruler")
+    ruler: Any = model.add_pipe("entity_ruler")
     ruler.add_patterns(
         [{"label": "PERSON", "pattern": "Zvonimir Babic"}, {"label": "GPE", "pattern": "Boise"}]
-    )  # type: ignore[attr-defined]
+    )
     model.to_disk(tmp_path / "model")
     text = "Then Zvonimir Babic flew to Boise. Babic slept."
     assert Redactor.open("redact").apply(text)[0] == text
@@ -189,7 +200,7 @@ def test_faults_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         Redactor.open("redact", model=str(tmp_path))
     monkeypatch.setitem(sys.modules, "presidio_analyzer.predefined_recognizers", None)
     with pytest.raises(
-        UserError, match=r"redaction needs presidio-analyzer .*pip install 'medexpert\[docs\]'"
+        UserError, match=r"redaction needs presidio-analyzer .*pip install 'medexpert\[phi\]'"
     ):
         Redactor.open("redact")
 

@@ -3,7 +3,8 @@
 Exact: equal text after NFKC, case folding and folding of blanks. Punctuation stays: two items that
 differ only in `<` and `>` are different. Near: Jaccard similarity of the sets of 5-token shingles
 at least a threshold, found by MinHash bands and confirmed on the sets themselves. Two texts that
-differ in a number (5 mg, 10 mg; p < 0.05, p > 0.05) or in their answer are never near-duplicates.
+differ in a number (5 mg, 10 mg; p < 0.05, p > 0.05), in their question or in their answer are never
+near-duplicates: another question about the same abstract is another item.
 """
 
 from __future__ import annotations
@@ -107,6 +108,10 @@ def unique(pairs: NDArray[np.int64]) -> Pairs:
     return np.unique(np.sort(pairs.reshape(-1, 2), axis=1), axis=0)
 
 
+Facts = tuple[grams.Hashes, Mapping[str, int], tuple[str, ...], str]
+"""Of one record: its shingles, its numbers, the tokens of its question, its answer."""
+
+
 class Verifier:
     """Confirms candidate pairs on the records themselves."""
 
@@ -133,15 +138,16 @@ class Verifier:
             return False
         if grams.jaccard(first[0], second[0]) < self._jaccard:
             return False
-        if first[2] != second[2]:
-            self.spared["answers_differ"] += 1
-            return False
+        for part, why in ((2, "questions_differ"), (3, "answers_differ")):
+            if first[part] != second[part]:
+                self.spared[why] += 1
+                return False
         if self._numbers and not numbers_agree(first[1], second[1]):
             self.spared["numbers_differ"] += 1
             return False
         return True
 
-    def _load(self, number: int) -> tuple[grams.Hashes, Mapping[str, int], str]:
+    def _load(self, number: int) -> Facts:
         index = self._index
         shard = int(index.shard_of(np.array([number]))[0])
         stem = index.shards[shard].stem
@@ -153,13 +159,15 @@ class Verifier:
         rows = [
             json.loads(line) for line in self._lines.read(stem, start, end - start).splitlines()
         ]
+        asked: tuple[str, ...] = ()
         if "text" in rows[0]:
             text, answer = "".join(row["text"] for row in rows), ""
         else:
             text = "\n".join(strings(rows[0]["fields"]))
+            asked = tuple(grams.tokens(str(rows[0]["fields"].get("question", ""))))
             answer = answer_of(rows[0])
         shingles = grams.shingles(grams.hashes(text), SHINGLE)
-        return shingles, Counter(numbers_of(text)), answer
+        return shingles, Counter(numbers_of(text)), asked, answer
 
     @lru_cache(maxsize=1)  # noqa: B019 - one verifier a task
     def _line_starts(self) -> NDArray[np.int64]:

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a pattern or a planted text reads best unbroken)
 """Rules for English names, hospitals, wards and addresses, each told by the words around it."""
 
 from __future__ import annotations
@@ -46,9 +45,10 @@ _CREDENTIAL = (
 
 
 _NOT_AFTER = (  # what follows an eponym, an institution or a trial, not a person
-    r"(?!['’]?s?[ \t-](?:[Dd]isease|[Ss]yndrome|[Ss]ign|[Tt]est|[Cc]riteria|[Ss]core|[Ss]cale|Study|"
-    r"Trial|University|Foundation|Institute|Inventory|[Ii]ndex|[Cc]lassification|Research|School|"
-    r"College|Library|Collaboration|Center|Centre|Questionnaire|Hospital|[Mm]ethod|[Ff]ormula))"
+    r"(?!['’]?s?[ \t-](?:[Dd]isease|[Ss]yndrome|[Ss]ign|[Tt]est|[Cc]riteria|[Ss]core|[Ss]cale|"
+    r"Study|Trial|University|Foundation|Institute|Inventory|[Ii]ndex|[Cc]lassification|Research|"
+    r"School|College|Library|Collaboration|Center|Centre|Questionnaire|Hospital|[Mm]ethod|"
+    r"[Ff]ormula))"
 )
 
 NAMES = (
@@ -63,7 +63,8 @@ NAMES = (
     Rule(
         "NAME",
         re.compile(
-            rf"\b(?:[Pp]atient|[Nn]ame|[Pp]atient's name) is[ \t](?P<v>{_N}(?:[ \t]{_INITIAL})?[ \t]{_N})\b"
+            rf"\b(?:[Pp]atient|[Nn]ame|[Pp]atient's name) is[ \t](?P<v>{_N}"
+            rf"(?:[ \t]{_INITIAL})?[ \t]{_N})\b"
         ),
         (" is ",),
     ),
@@ -75,15 +76,17 @@ NAMES = (
     Rule(
         "NAME",
         re.compile(
-            rf"(?:\b[DdSs]/[WwBb]|\b(?:[Dd]iscussed|[Ss]poke|[Mm]et) with|\b[Ss]poke to|\b(?:[Ss]een|[Rr]eviewed|"
-            rf"[Rr]eferred|[Ss]igned|[Dd]ictated) by|\b[Rr]eferring|\b(?:RN|CRNA|SHO|SpR))[ \t]+"
+            rf"(?:\b[DdSs]/[WwBb]|\b(?:[Dd]iscussed|[Ss]poke|[Mm]et) with|\b[Ss]poke to|\b"
+            rf"(?:[Ss]een|[Rr]eviewed|[Rr]eferred|[Ss]igned|[Dd]ictated) by|\b[Rr]eferring|\b(?:RN|"
+            rf"CRNA|SHO|SpR))[ \t]+"
             rf"(?:{_TITLE}\.?[ \t]+)?(?P<v>{_N}(?:[ \t]{_N})?)\b{_NOT_AFTER}"
         ),
     ),
     Rule(
         "NAME",
         re.compile(
-            rf"(?<![\w.-])(?P<v>{_REVERSED}|{_WORD}(?:[ \t]{_WORD}){{0,2}})[ \t]*[,(]?[ \t]*\d{{1,3}}(?:[MF]\b|[ -]?y/?o\b)"
+            rf"(?<![\w.-])(?P<v>{_REVERSED}|{_WORD}"
+            rf"(?:[ \t]{_WORD}){{0,2}})[ \t]*[,(]?[ \t]*\d{{1,3}}(?:[MF]\b|[ -]?y/?o\b)"
         ),
     ),
     Rule("NAME", re.compile(rf"\b{_TITLE}\b\.?{_SPACE}(?P<v>{_FULL}){_NOT_AFTER}")),
@@ -134,7 +137,8 @@ NAMES = (
     Rule(
         "NAME",
         re.compile(
-            rf"\b(?P<v>[A-Z]{{2,3}}|{_N}(?:{_SPACE}{_INITIAL})?(?:{_SPACE}{_N}){{0,2}})(?:,| is| was)"
+            rf"\b(?P<v>[A-Z]{{2,3}}|{_N}(?:{_SPACE}{_INITIAL})?(?:{_SPACE}{_N}){{0,2}})(?:,| is|"
+            rf" was)"
             r"(?: an?)? \d{1,3}[- ]?(?:year|yr|month|week|day)s?[- ]old"
         ),
         ("old",),
@@ -163,8 +167,10 @@ PLACES = (
         "HOSPITAL",
         re.compile(
             rf"\b(?P<v>(?:{_PLACE}[ \t](?:(?:and|of|&)[ \t](?:the[ \t])?)?){{1,5}}"
-            r"(?:Hospitals?(?! Anxiety)|Clinics?|Medical (?:Center|Centre|Group|Practice)|Infirmary|"
-            r"Health (?:System|Center|Centre|Board)|Nursing Home|Care Home|Hospice|Cancer Cent(?:er|re)|"
+            r"(?:Hospitals?(?! Anxiety)|Clinics?|Medical (?:Center|Centre|Group|Practice)|"
+            r"Infirmary|Health (?:System|Center|Centre|Board)|Nursing Home|Care Home|Hospice|"
+            r"Cancer Cent"
+            r"(?:er|re)|"
             r"(?:Road|Street|Lane|House|Park|Green|Village) Surgery|Eye Institute|Urgent Care|"
             r"Rehabilitation Cent(?:er|re)|NHS (?:Foundation )?Trust)"
             rf"(?:[ \t](?:of|at)[ \t]{_N}(?:[ \t]{_N})?)?)\b"
@@ -197,19 +203,22 @@ PLACES = (
         "WARD",
         re.compile(
             r"\b(?P<v>(?:[Ww]ard|WARD|[Rr]oom|ROOM|Rm|[Bb]ed|BED|[Bb]ay)[ \t]*(?:[Nn]o\.?|#)?[ \t]?"
-            r"(?:[A-Z]{0,2}\d{1,4}[A-Za-z]?(?:-\d{1,3})?|[A-Z]\d?)|(?:[A-Z][a-z]+[ \t]){1,2}Ward)(?![\w%.]\w|\w)"
+            r"(?:[A-Z]{0,2}\d{1,4}[A-Za-z]?(?:-\d{1,3})?|[A-Z]\d?)|(?:[A-Z][a-z]+[ \t]){1,2}Ward)"
+            r"(?![\w%.]\w|\w)"
         ),
         ("ward", "room", "rm", "bed", "bay"),
     ),
     Rule(
         "ADDRESS",
         re.compile(
-            rf"(?<![\w.,/-])(?P<v>(?:(?:Flat|Apt\.?|Apartment|Suite|Unit|No\.?)[ \t]#?\w{{1,5}},?[ \t])?"
-            rf"\d{{1,5}}[A-Za-z]?(?:[-/]\d{{1,4}})?,?[ \t](?:(?:N|S|E|W|NE|NW|SE|SW|North|South|East|West)\.?[ \t])?"
+            rf"(?<![\w.,/-])(?P<v>(?:(?:Flat|Apt\.?|Apartment|Suite|Unit|"
+            rf"No\.?)[ \t]#?\w{{1,5}},?[ \t])?"
+            rf"\d{{1,5}}[A-Za-z]?(?:[-/]\d{{1,4}})?,?[ \t](?:(?:N|S|E|W|NE|NW|SE|SW|North|South|"
+            rf"East|West)\.?[ \t])?"
             rf"(?:(?:\d{{1,3}}(?:st|nd|rd|th)|(?:St\.?[ \t])?{_N}(?:['’]s)?)[ \t]){{1,4}}"
             r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Ln|Drive|Dr|Boulevard|Blvd|Court|Ct|Close|Way|"
-            r"Crescent|Place|Pl|Square|Sq|Terrace|Gardens|Grove|Highway|Hwy|Parkway|Pkwy|Circle|Cir|"
-            r"Trail|Row|Mews|Hill|Park|Walk|Green|Quay|Broadway)\b\.?"
+            r"Crescent|Place|Pl|Square|Sq|Terrace|Gardens|Grove|Highway|Hwy|Parkway|Pkwy|Circle|"
+            r"Cir|Trail|Row|Mews|Hill|Park|Walk|Green|Quay|Broadway)\b\.?"
             r"(?:,?[ \t](?:Apt\.?|Apartment|Suite|Ste|Unit|Flat|#)[ \t]?#?\w{1,5}\b)?"
             rf"(?:,[ \t]*{_N}(?:[ \t]{_N}){{0,2}}){{0,2}}"
             r"(?:,?[ \t]*[A-Z]{2}[ \t]+\d{5}(?:-\d{4})?)?)"
@@ -219,7 +228,8 @@ PLACES = (
         "ADDRESS",
         re.compile(
             rf"\b(?:lives|living|resides|lived) (?:on|at|in) (?P<v>(?:{_N}[ \t]){{1,3}}"
-            r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Court|Close|Way|Crescent|Place|Square|Terrace))\b"
+            r"(?:Street|St|Road|Rd|Avenue|Ave|Lane|Drive|Court|Close|Way|Crescent|Place|Square|"
+            r"Terrace))\b"
         ),
         ("liv", "resid"),
     ),
@@ -232,32 +242,37 @@ PLACES = (
         "ADDRESS",
         re.compile(
             r"(?i:\b(?:home |mailing |postal |street |current )?address(?: is)?)[ \t]*[:：][ \t]*"
-            r"(?P<v>(?![ \t])[^\n;|]{4,100}?)(?=[ \t]*(?:[\n;|]|$|\.[ \t]|(?:Tel|Phone|Email|DOB)\b))"
+            r"(?P<v>(?![ \t])[^\n;|]{4,100}?)(?=[ \t]*(?:[\n;|]|$|\.[ \t]|(?:Tel|Phone|Email|"
+            r"DOB)\b))"
         ),
         ("address",),
     ),
     Rule(
         "ADDRESS",
         re.compile(
-            rf"\b(?P<v>{_N}(?:[ \t]{_N}){{0,2}},?[ \t]+(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|"
-            r"M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]),?[ \t]+\d{5}(?:-\d{4})?)(?!\d)"
+            rf"\b(?P<v>{_N}(?:[ \t]{_N}){{0,2}},?[ \t]+(?:A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|"
+            rf"K[SY]|LA|"
+            r"M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]),?[ \t]+\d{5}"
+            r"(?:-\d{4})?)(?!\d)"
         ),
     ),
     Rule(
         "POSTCODE",
         re.compile(
-            r"(?<![A-Za-z0-9-])(?:A[BL]|B[ABDHLNRST]?|C[ABFHMORTVW]|D[ADEGHLNTY]|E[CHNX]?|F[KY]|G[LUY]?|"
-            r"H[ADGPRSUX]|I[GMPV]|JE|K[ATWY]|L[ADELNSU]?|M[EKL]?|N[EGNPRW]?|O[LX]|P[AEHLOR]|R[GHM]|"
-            r"S[AEGKLMNOPRSTWY]?|T[ADFNQRSW]|UB|W[ACDFNRSV]?|YO|ZE)[0-9][0-9A-HJKMNP-Y]? "
+            r"(?<![A-Za-z0-9-])(?:A[BL]|B[ABDHLNRST]?|C[ABFHMORTVW]|D[ADEGHLNTY]|E[CHNX]?|F[KY]|"
+            r"G[LUY]?|H[ADGPRSUX]|I[GMPV]|JE|K[ATWY]|L[ADELNSU]?|M[EKL]?|N[EGNPRW]?|O[LX]|"
+            r"P[AEHLOR]|R[GHM]|S[AEGKLMNOPRSTWY]?|T[ADFNQRSW]|UB|W[ACDFNRSV]?|YO|"
+            r"ZE)[0-9][0-9A-HJKMNP-Y]? "
             r"[0-9][ABD-HJLNP-UW-Z]{2}(?![A-Za-z0-9-])"
         ),
     ),
     Rule(
         "LOCATION",
         re.compile(
-            r"\b(?:[Ll]ives|[Ll]iving|[Ll]ived|[Rr]esides|[Rr]esiding|[Rr]esident|[Bb]orn|[Gg]rew up|[Mm]oved|"
-            r"[Rr]elocated|[Ww]orks|[Ww]orked)"
-            rf" (?:alone |with [a-z]+ [a-z]+ )?(?:in|at|of|to|from|near)(?: the (?:town|city|village) of)? (?P<v>{_N}(?:[ \t]{_N}){{0,2}}"
+            r"\b(?:[Ll]ives|[Ll]iving|[Ll]ived|[Rr]esides|[Rr]esiding|[Rr]esident|[Bb]orn|"
+            r"[Gg]rew up|[Mm]oved|[Rr]elocated|[Ww]orks|[Ww]orked)"
+            rf" (?:alone |with [a-z]+ [a-z]+ )?(?:in|at|of|to|from|near)(?: the (?:town|city|"
+            rf"village) of)? (?P<v>{_N}(?:[ \t]{_N}){{0,2}}"
             rf"(?:, (?:{_N}(?:[ \t]{_N})?|[A-Z]{{2}})\b)?)"
         ),
         ("liv", "resid", "born", "grew", "moved", "relocated", "work"),

@@ -18,7 +18,7 @@ from typing import Any
 from medexpert.data.privacy.rules import Rule, Span, digits_of
 from medexpert.records import UserError
 
-INSTALL = "pip install 'medexpert[docs]'"
+INSTALL = "pip install 'medexpert[phi]'"
 _LOGGERS = (
     "presidio-analyzer",
     "presidio_analyzer",
@@ -30,6 +30,20 @@ _LOGGERS = (
 _LEAST = 0.4  # presidio's score; its "very weak" patterns (any nine digits) stay below
 _REGIONS = {"zh": ("CN", "HK", "TW", "US"), "en": ("US", "GB", "AU", "IN", "IE")}
 _TLDS = "com|org|net|edu|gov|mil|int|info|biz|io|uk|cn|de|fr|eu|ca|au|in|jp|ch|nl|se|es|it|us|hk|tw"
+# The pieces of a text that each recogniser is shown.
+_EMAIL = re.compile(r"[^\s<>()\[\],;:\"，。；：、（）]{1,64}@[\w.\-]{3,255}")
+_HOST = re.compile(
+    rf"(?<![\w@.\-])(?:[a-z0-9\-]{{1,63}}\.){{1,5}}(?:{_TLDS})(?![\w@])"
+    r"(?:/[!-~]*(?<![.,;:)\]'\"]))?"
+)
+_IP4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
+_IP6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{1,4}(?![\w:])")
+_PHONE = re.compile(r"(?<![\w.,/+\-])(?:\+|00)?\(?\d[\d().\- \t]{5,20}\d(?![\w/]|[.,\-]\d)")
+_SSN = re.compile(r"(?<![\w.\-])\d{3}[-. ]\d{2}[-. ]\d{4}(?![\w\-]|\.\d)")
+_NHS = re.compile(r"(?<![\w.\-])\d{3}[- ]?\d{3}[- ]?\d{4}(?![\w\-]|\.\d)")
+_CARD = re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.])")
+_IBAN = re.compile(r"\b[A-Z]{2}\d{2}[ ]?[A-Z0-9]{4}(?:[ ]?[A-Z0-9]{2,4}){2,7}\b")
+_DEA = re.compile(r"\b[A-HJ-MPR-UX][A-Z9]\d{7}\b")
 
 
 @dataclass(frozen=True)
@@ -80,61 +94,20 @@ def probes(lang: str) -> tuple[Probe, ...]:
     # The library's own check calls tldextract's default, which fetches the list from the network.
     email = type("Email", (library.EmailRecognizer,), {"validate_result": known_domain})
     url = type("Url", (library.UrlRecognizer,), {"validate_result": known_domain})
-    regions = _REGIONS.get(lang, ("US", "GB", "CN"))
+    phone = library.PhoneRecognizer(
+        supported_regions=_REGIONS.get(lang, ("US", "GB", "CN")), leniency=2
+    )
     return (
-        Probe(
-            "EMAIL",
-            email(),
-            re.compile(r"[^\s<>()\[\],;:\"，。；：、（）]{1,64}@[\w.\-]{3,255}"),
-            ("@",),
-        ),
-        Probe(
-            "URL",
-            url(),
-            re.compile(
-                rf"(?<![\w@.\-])(?:[a-z0-9\-]{{1,63}}\.){{1,5}}(?:{_TLDS})(?![\w@])(?:/[!-~]*(?<![.,;:)\]'\"]))?"
-            ),
-            tuple(f".{ending}" for ending in _TLDS.split("|")),
-        ),
-        Probe(
-            "IP", library.IpRecognizer(), re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])")
-        ),
-        Probe(
-            "IP",
-            library.IpRecognizer(),
-            re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){3,7}[0-9A-Fa-f]{1,4}(?![\w:])"),
-        ),
-        Probe(
-            "PHONE",
-            library.PhoneRecognizer(supported_regions=regions, leniency=2),
-            re.compile(r"(?<![\w.,/+\-])(?:\+|00)?\(?\d[\d().\- \t]{5,20}\d(?![\w/]|[.,\-]\d)"),
-            least_digits=7,
-        ),
-        Probe(
-            "ID",
-            library.UsSsnRecognizer(),
-            re.compile(r"(?<![\w.\-])\d{3}[-. ]\d{2}[-. ]\d{4}(?![\w\-]|\.\d)"),
-        ),
-        Probe(
-            "ID",
-            library.NhsRecognizer(),
-            re.compile(r"(?<![\w.\-])\d{3}[- ]?\d{3}[- ]?\d{4}(?![\w\-]|\.\d)"),
-        ),
-        Probe(
-            "ACCOUNT",
-            library.CreditCardRecognizer(),
-            re.compile(r"(?<![\w.])\d(?:[ -]?\d){12,18}(?![\w.])"),
-        ),
-        Probe(
-            "ACCOUNT",
-            library.IbanRecognizer(),
-            re.compile(r"\b[A-Z]{2}\d{2}[ ]?[A-Z0-9]{4}(?:[ ]?[A-Z0-9]{2,4}){2,7}\b"),
-        ),
-        Probe(
-            "ACCOUNT",
-            library.MedicalLicenseRecognizer(),
-            re.compile(r"\b[A-HJ-MPR-UX][A-Z9]\d{7}\b"),
-        ),
+        Probe("EMAIL", email(), _EMAIL, ("@",)),
+        Probe("URL", url(), _HOST, tuple(f".{ending}" for ending in _TLDS.split("|"))),
+        Probe("IP", library.IpRecognizer(), _IP4),
+        Probe("IP", library.IpRecognizer(), _IP6),
+        Probe("PHONE", phone, _PHONE, least_digits=7),
+        Probe("ID", library.UsSsnRecognizer(), _SSN),
+        Probe("ID", library.NhsRecognizer(), _NHS),
+        Probe("ACCOUNT", library.CreditCardRecognizer(), _CARD),
+        Probe("ACCOUNT", library.IbanRecognizer(), _IBAN),
+        Probe("ACCOUNT", library.MedicalLicenseRecognizer(), _DEA),
     )
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a pattern or a planted text reads best unbroken)
 """Rules for dates, ages and identifying numbers, English labels and Chinese ones.
 
 A number counts as an identifier by its own form (a check digit, a date that exists) or by the label
@@ -39,7 +38,8 @@ DATES = (
         "DATE",
         re.compile(
             rf"(?<![\d./-]){_DAY}(?:st|nd|rd|th)?(?:\s+of)?[ \t/-]{{1,2}}(?:{_MONTH}\b\.?"
-            rf"(?:,?[ \t/-]{{1,2}}(?:{_YEAR}|'?\d\d(?![\d%.])))?|(?i:{_MONTHS})\b[ \t-](?:{_YEAR}|\d\d(?![\d%.])))(?!\d)"
+            rf"(?:,?[ \t/-]{{1,2}}(?:{_YEAR}|'?\d\d(?![\d%.])))?|(?i:{_MONTHS})\b[ \t-](?:{_YEAR}|"
+            rf"\d\d(?![\d%.])))(?!\d)"
         ),
         _WORDS,
     ),
@@ -54,7 +54,8 @@ DATES = (
     Rule(
         "DATE",
         re.compile(
-            rf"\b{_MONTH}\.?(?:,?(?: of)?[ \t-]{{1,2}}(?:{_YEAR}|['’]\d\d)|{_DAY},[ \t]?{_YEAR})(?!\d)"
+            rf"\b{_MONTH}\.?(?:,?(?: of)?[ \t-]{{1,2}}(?:{_YEAR}|['’]\d\d)|{_DAY},[ \t]?{_YEAR})"
+            rf"(?!\d)"
         ),
         _WORDS,
     ),
@@ -104,7 +105,8 @@ DATES = (
     Rule(
         "DATE",
         re.compile(
-            rf"(?:(?<!\d){_YEAR}|[〇○零一二三四五六七八九]{{4}})[ \t]*年[ \t]*(?:1[0-2]|0?[1-9]|{_CN}{{1,2}})"
+            rf"(?:(?<!\d){_YEAR}|[〇○零一二三四五六七八九]{{4}})[ \t]*年[ \t]*(?:1[0-2]|0?[1-9]|"
+            rf"{_CN}{{1,2}})"
             rf"[ \t]*月(?:[ \t]*(?:{_DAY}|{_CN}{{1,3}})[ \t]*[日号])?"
         ),
         ("年",),
@@ -126,8 +128,10 @@ AGES = (
     Rule(
         "AGE",
         re.compile(
-            r"\b(?P<v>(?i:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|a) hundred"
-            r"(?: and [a-z]+)?)(?=[ -]years?[ -]old)|(?:9\d|10\d)(?=[MF]\b(?![-/]))|九十[一二三四五六七八九]?(?=岁))"
+            r"\b(?P<v>(?i:ninety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?|(?:one|"
+            r"a) hundred"
+            r"(?: and [a-z]+)?)(?=[ -]years?[ -]old)|(?:9\d|10\d)(?=[MF]\b(?![-/]))|"
+            r"九十[一二三四五六七八九]?(?=岁))"
         ),
     ),
     Rule(
@@ -149,7 +153,8 @@ AGES = (
     Rule(
         "AGE",
         re.compile(
-            rf"(?<![\d.≥>≤<~～\-–—至])(?P<v>{_OLD}|九十[一二三四五六七八九]?|一?百[零一二三四五六七八九十]{{0,3}})"
+            rf"(?<![\d.≥>≤<~～\-–—至])(?P<v>{_OLD}|九十[一二三四五六七八九]?|"
+            rf"一?百[零一二三四五六七八九十]{{0,3}})"
             r"[ \t]*周?岁(?!以上|及以上|以下|或)"
         ),
         ("岁",),
@@ -188,8 +193,8 @@ LABELLED = (
     ),
     _labelled(
         "RECORD",
-        r"hospital|patient|pt|chart|case|unit|record|encounter|episode|visit|specimen|lab|accession|acc|"
-        r"requisition|order|study id|file",
+        r"hospital|patient|pt|chart|case|unit|record|encounter|episode|visit|specimen|lab|"
+        r"accession|acc|requisition|order|study id|file",
         needs="no|number|num|nr|id|#|:|：",
         least=4,
     ),
@@ -299,13 +304,15 @@ def _chinese(kind: str, labels: str, needs: str, least: int = 3) -> Rule:
 CHINESE_LABELLED = (
     _chinese(
         "RECORD",
-        "(?:病历|病案|住院|门诊|急诊|就诊|就诊卡|登记|检查|检验|标本|影像|病理|条码|患者|医嘱|申请单|超声|放射)(?:编号|号码?|ID)",
+        "(?:病历|病案|住院|门诊|急诊|就诊|就诊卡|登记|检查|检验|标本|影像|病理|条码|患者|医嘱|"
+        "申请单|超声|放射)(?:编号|号码?|ID)",
         "号|id",
     ),
     _chinese("ID", "(?:身份证|护照|军官证|军人证|港澳通行证|证件)(?:编号|号码?)?", "证|护照"),
     _chinese(
         "ACCOUNT",
-        "(?:医保|医保卡|社保|社保卡|保险|保单|银行卡|账户|账|帐|银行账|会员|驾驶证|驾照|执业证书?|资格证书?|微信|QQ|qq)"
+        "(?:医保|医保卡|社保|社保卡|保险|保单|银行卡|账户|账|帐|银行账|会员|驾驶证|驾照|执业证书?|"
+        "资格证书?|微信|QQ|qq)"
         "(?:编号|号码?|ID)?",
         "保|账|帐|卡|证|驾|会员|微信|qq",
         4,
