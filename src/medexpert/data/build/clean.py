@@ -1,0 +1,285 @@
+"""The first task of a build: one shard -> clean records, each with what later tasks compare by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import IO, Any
+
+from medexpert.data import catalogue, dedup, filters, grams, minhash, parts
+from medexpert.data.build.plan import Job, Shard
+from medexpert.data.build.shards import Row, Writer
+from medexpert.data.build.sources import open_items, rank, stamp, styled
+from medexpert.data.build.store import Store
+from medexpert.data.catalogue import SourceEntry
+from medexpert.data.filters.language import language
+from medexpert.data.quarantine import Hit, Quarantine
+from medexpert.data.readers.rows import Change, Drop, Fault, Part
+from medexpert.records import Document, Example, UserError, to_json
+
+REVOKES = "deleted_citation"
+"""A reader's drop that takes back the record of this id in an earlier file (MEDLINE updates)."""
+UNDETERMINED = "und"
+"""ISO 639's code for a language that cannot be told."""
+FAULTS_TOLD = 5
+FAULTS_TO_STOP = 500
+"""A file that can no longer be good is not read to its end: so many bad rows, over the share."""
+
+
+@dataclass
+class Counts:
+    """What became of one shard's rows; `facts` is its JSON form."""
+
+    read: int = 0
+    characters: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+    hits: Counter[tuple[str, str]] = field(default_factory=Counter)
+    redacted: Counter[str] = field(default_factory=Counter)
+    files: dict[str, list[int]] = field(default_factory=dict)  # path -> [rows, bad rows]
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    revoked: list[tuple[int, int]] = field(default_factory=list)  # name, records before
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "read": self.read,
+            "characters": self.characters,
+            "dropped": dict(self.dropped),
+            "changed": dict(self.changed),
+            "hits": [[*key, n] for key, n in sorted(self.hits.items())],
+            "redacted": dict(self.redacted),
+            "files": self.files,
+            "faults": self.faults,
+            "revoked": self.revoked,
+        }
+
+
+def clean_shard(job: Job, store: Store, shard: Shard) -> None:
+    """Write the lines, index, drops and facts of a shard; the facts last."""
+    stem = f"clean/{shard.number:05d}"
+    with ExitStack() as stack:
+        lines = stack.enter_context(store.writer(f"{stem}.jsonl"))
+        drops = stack.enter_context(store.writer(f"{stem}.drops.jsonl"))
+        cleaner = Cleaner(job, store, shard, Writer(lines), drops)
+        cleaner.run()
+    store.write(f"{stem}.npz", cleaner.writer.index())
+    store.write_json(
+        f"{stem}.json",
+        {
+            "key": job.key,
+            "stage": shard.stage,
+            "source": shard.source,
+            "records": cleaner.records,
+            "lines": cleaner.lines,
+            "tables": {name: list(codes) for name, codes in cleaner.writer.tables.items()},
+            **cleaner.counts.facts(),
+        },
+    )
+
+
+class Cleaner:
+    """Takes the items of one shard, in order."""
+
+    def __init__(
+        self, job: Job, store: Store, shard: Shard, writer: Writer, drops: IO[bytes]
+    ) -> None:
+        self.job, self.shard, self.writer = job, shard, writer
+        self.recipe = job.recipe
+        self.settings = job.recipe.data
+        self.source = job.source(shard)
+        self.entry: SourceEntry = catalogue.find(shard.source)
+        self.counts = Counts()
+        self.records = self.lines = 0
+        self._drops = drops
+        self._quarantine = (
+            Quarantine.open(str(store.local(job.quarantine))) if job.quarantine else None
+        )
+        # The PubMedQA reader itself yields only its fold's training items.
+        self._exempt = "pubmedqa" if self.entry.reader == "pubmedqa" else ""
+        self._redactor: Any = None
+        if self.source.phi != "off":
+            from medexpert.data.privacy import Redactor
+
+            self._redactor = Redactor.open(
+                self.source.phi, model=self.source.phi_model, lang=self.entry.lang
+            )
+
+    def run(self) -> None:
+        """Read every part to its end (or limit). Raises UserError for a file of bad rows."""
+        if self.source.limit or not self.shard.parts:
+            self._read(self.shard.parts)
+        else:
+            for part in self.shard.parts:
+                self._read((part,))
+
+    def _read(self, parts: tuple[Part, ...]) -> None:
+        rows = self.counts.files.setdefault(parts[0].path if parts else self.entry.name, [0, 0])
+        for item in open_items(self.recipe, self.source, self.entry, parts, self.shard.of):
+            if isinstance(item, Change):
+                self.counts.changed[item.what] += 1
+                continue
+            rows[0] += 1
+            self.counts.read += 1
+            if isinstance(item, Fault):
+                rows[1] += 1
+                self._fault(item, rows)
+            elif isinstance(item, Drop):
+                if item.reason == REVOKES:
+                    self.counts.revoked.append((name_of(item.id), self.records))
+                self._drop(item.id, item.reason)
+            else:
+                self._take(stamp(item, self.entry))
+
+    def _fault(self, fault: Fault, rows: list[int]) -> None:
+        if len(self.counts.faults) < FAULTS_TOLD:
+            self.counts.faults.append((fault.where, fault.what))
+        self._drop(fault.where, "bad_row", what=fault.what)
+        if rows[1] >= FAULTS_TO_STOP and rows[1] > self.settings.max_bad_rows * rows[0] * 2:
+            raise too_many_bad_rows(
+                fault.where.rpartition(":")[0] or fault.where,
+                rows[0],
+                rows[1],
+                self.settings.max_bad_rows,
+                self.counts.faults,
+            )
+
+    def _take(self, record: Document | Example) -> None:
+        self.counts.characters += characters(record)
+        if self._redactor is not None:  # first: a later drop must not name what it hides
+            try:
+                record, found = self._redactor.record(record)
+            except UserError as refusal:
+                self._drop(_hidden(record.id), "phi_refused", what=refusal.what)
+                return
+            self.counts.redacted.update(found)
+        result = filters.filtered(record, self.settings.filters, min_chars=self.settings.min_chars)
+        for change in result.changes:
+            self.counts.changed[change] += 1
+        if result.reason is not None:
+            self._drop(record.id, result.reason)
+            return
+        tidied = self._tidied(result.record)
+        if tidied is None:
+            self._drop(record.id, "only_courtesies")
+            return
+        record = tidied
+        if not record.lang:
+            record = replace(record, lang=language(grams.content(record))[0] or UNDETERMINED)
+        words = grams.hashes(grams.content(record))
+        hit = self._hit(record, words)
+        if hit is not None:
+            self.counts.hits[hit.benchmark, hit.kind] += 1
+            self._drop(
+                record.id,
+                f"quarantine_{hit.benchmark}",
+                kind=hit.kind,
+                item=hit.item,
+                score=round(hit.score, 4),
+            )
+            return
+        self._keep(record, words)
+
+    def _tidied(self, record: Document | Example) -> Document | Example | None:
+        """Medical talk without greetings, names and advertising; None when that was all of it."""
+        if isinstance(record, Document) or self.source.role == "replay":
+            return record
+        from medexpert.data.construct import dialogue
+
+        fields = dict(record.fields)
+        changes: Counter[str] = Counter()
+        if record.kind == "conversation":
+            fields["messages"], changes = dialogue.tidy(fields["messages"])
+        elif record.kind == "qa":
+            for name in ("question", "answer"):
+                fields[name], found = dialogue.tidy_text(fields[name])
+                changes += found
+        if not changes:
+            return record
+        self.counts.changed.update(changes)
+        return replace(record, fields=fields) if all(fields.values()) else None
+
+    def _hit(self, record: Document | Example, words: grams.Hashes) -> Hit | None:
+        if self._quarantine is None:
+            return None
+        if self._exempt:
+            hits = self._quarantine.hits(record, words)
+            return next((hit for hit in hits if hit.benchmark != self._exempt), None)
+        return self._quarantine.hit(record, words)
+
+    def _keep(self, record: Document | Example, words: grams.Hashes) -> None:
+        shingles = grams.shingles(words, minhash.SHINGLE)
+        near = self.settings.near_duplicates and len(shingles)
+        seeded = rank(self.recipe.seed, record.id)
+        label = ""
+        if isinstance(record, Example) and record.kind == "task":
+            label = str(record.fields["answer"])
+        row = Row(
+            rank=int.from_bytes(seeded[:8], "big"),
+            name=name_of(record.id),
+            prefer=dedup.preference(record),
+            words=len(words),
+            chars=characters(record),
+            licence=record.licence,
+            lang=record.lang,
+            label=label,
+            exact=dedup.fingerprint(record),
+            bands=minhash.bands(minhash.signature(shingles)) if near else minhash.NO_BANDS,
+        )
+        pieces = [(to_json(piece), characters(piece)) for piece in self._pieces(record)]
+        self.writer.add(row, pieces)
+        self.records += 1
+        self.lines += len(pieces)
+
+    def _pieces(self, record: Document | Example) -> Iterator[Document | Example]:
+        if isinstance(record, Example):
+            yield styled(record, self.recipe.seed)
+            return
+        texts = parts.cut(record.text, self.settings.max_chars)
+        for number, text in enumerate(texts, 1):
+            name = record.id if len(texts) == 1 else f"{record.id}#{number}"
+            yield replace(record, id=name, text=text)
+
+    def _drop(self, identifier: str, reason: str, **more: Any) -> None:
+        self.counts.dropped[reason] += 1
+        row = {
+            "source": self.entry.name,
+            "id": identifier,
+            "reason": reason,
+            "stage": self.shard.stage,
+            **more,
+        }
+        self._drops.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+
+def name_of(identifier: str) -> int:
+    """A 64-bit hash of an id."""
+    return int.from_bytes(rank(0, identifier)[:8], "big")
+
+
+def _hidden(identifier: str) -> str:
+    """A path of the user's may hold a name."""
+    return hashlib.sha256(identifier.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def characters(record: Document | Example) -> int:
+    """Characters of text in a record (an example: of all its fields)."""
+    if isinstance(record, Document):
+        return len(record.text)
+    return sum(map(len, filters.strings(record.fields)))
+
+
+def too_many_bad_rows(
+    file: str, rows: int, bad: int, allowed: float, faults: list[tuple[str, str]]
+) -> UserError:
+    """The summary with which a file of bad rows stops a build."""
+    shown = "; ".join(f"{where}: {what}" for where, what in faults[:3])
+    return UserError(
+        f"{bad:,} of {rows:,} rows are bad ({bad / max(rows, 1):.1%}); first: {shown}",
+        where=file,
+        allowed=f"at most {allowed:.0%} bad rows (data.max_bad_rows)",
+    )
