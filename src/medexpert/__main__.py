@@ -137,6 +137,8 @@ def evaluate(
         f"macro-F1 {100 * result['macro_f1']:.1f}, n = {result['n']}, "
         f"unparsed {result['unparsed']}\n{out / 'result.json'}"
     )
+    if result["leaks"]:
+        say("WARNING: this model's training data was not checked against this benchmark")
 
 
 @app.command()

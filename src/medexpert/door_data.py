@@ -27,6 +27,10 @@ def data_build(
     out: Annotated[
         str, typer.Option(help="also copy the finished data to this folder or fsspec URL")
     ] = "",
+    publish: Annotated[
+        Path | None,
+        typer.Option(help="copy the card and the manifest here, without any text of the data"),
+    ] = None,
 ) -> None:
     """Build the training data of a recipe (`medexpert data RECIPE` does the same).
 
@@ -40,6 +44,13 @@ def data_build(
         from medexpert.data.build.deliver import deliver
 
         deliver(pipeline.root / "data", out, say=say)
+    if publish is not None:
+        from medexpert.publish import publish_data
+
+        command = " ".join(
+            ["medexpert data", str(recipe), *(f"--set {o}" for o in overrides or ())]
+        )
+        publish_data(pipeline.root, publish, command=command, say=say)
     print(pipeline.root / "data" / "card.md")
 
 

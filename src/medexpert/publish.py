@@ -46,6 +46,16 @@ def publish(root: Path, out: Path, *, command: str, say: Callable[[str], None]) 
     return [*written, out / "machine.json"]
 
 
+def publish_data(root: Path, out: Path, *, command: str, say: Callable[[str], None]) -> list[Path]:
+    """The card and the manifest of a finished build, without samples; returns the files."""
+    names = _names(root)
+    files = publish_cards(root / "data", out, names)
+    files.append(_copy(root / "data" / "manifest.json", out / "manifest.json", names))
+    manifest.write_json(out / "machine.json", machine(command))
+    say(f"{len(files) + 1} files without text of the data in {out}")
+    return [*files, out / "machine.json"]
+
+
 def publish_cards(data: Path, out: Path, names: dict[str, str]) -> list[Path]:
     """The data card anew without samples, Markdown and HTML: no sentence of the data."""
     from medexpert.data.card import render_html, render_markdown

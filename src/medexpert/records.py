@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,7 +124,7 @@ Record = TypeVar("Record", Document, Example, Question, Prediction)
 
 def to_json(record: Document | Example | Question | Prediction) -> str:
     """One line of JSON, keys in field order, UTF-8 kept."""
-    return json.dumps(asdict(record), ensure_ascii=False)
+    return json.dumps(vars(record), ensure_ascii=False, default=dict)
 
 
 def from_mapping(kind: type[Record], row: Mapping[str, Any], *, where: str) -> Record:

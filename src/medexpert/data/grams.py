@@ -26,7 +26,18 @@ _TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{_CJK}]|[^\W\d_{_CJK}]+")
 _HAS_CJK = re.compile(f"[{_CJK}]")
 _BASE = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2**64
 _WORDS_KEPT = 1 << 20
-_words: dict[str, int] = {}
+
+
+class _Words(dict[str, int]):
+    """Hashes of the words seen so far; a new one is hashed when it is asked for."""
+
+    def __missing__(self, word: str) -> int:
+        raw = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
+        value = self[word] = int.from_bytes(raw.digest(), "little")
+        return value
+
+
+_words = _Words()
 
 
 def normalise(text: str) -> str:
@@ -44,18 +55,9 @@ def tokens(text: str) -> list[str]:
 
 def hash_tokens(words: list[str]) -> Hashes:
     """One hash a token, shape [len(words)]."""
-    known = _words
-    if len(known) > _WORDS_KEPT:
-        known.clear()
-    try:
-        values = [known[word] for word in words]
-    except KeyError:
-        for word in words:
-            if word not in known:
-                raw = hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8)
-                known[word] = int.from_bytes(raw.digest(), "little")
-        values = [known[word] for word in words]
-    return np.array(values, dtype=np.uint64)
+    if len(_words) > _WORDS_KEPT:
+        _words.clear()
+    return np.fromiter(map(_words.__getitem__, words), np.uint64, len(words))
 
 
 def hashes(text: str) -> Hashes:

@@ -212,7 +212,8 @@ class Cleaner:
         return self._quarantine.hit(record, words)
 
     def _keep(self, record: Document | Example, words: grams.Hashes) -> None:
-        shingles = grams.shingles(words, minhash.SHINGLE)
+        # A signature is of the set; shingles that repeat do not change it.
+        shingles = grams.ngrams(words, min(minhash.SHINGLE, len(words)) or 1)
         near = self.settings.near_duplicates and len(shingles)
         seeded = rank(self.recipe.seed, record.id)
         label = ""

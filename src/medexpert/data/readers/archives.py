@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from medexpert.data.readers.rows import Fault
 from medexpert.data.readers.streams import MAX_RATIO, RATIO_FROM, open_raw, open_stream
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 MAX_MEMBER = 64 << 20
@@ -67,7 +68,8 @@ def check_zip(handle: IO[bytes], path: str, limit: int) -> None:
             total = sum(member.file_size for member in archive.infolist())
             packed = handle.seek(0, 2)
     except _ZIP_DAMAGE as error:
-        raise UserError(f"not a readable zip file ({error})", where=path) from None
+        what = f"not a readable zip file ({one_line(str(error), 200)})"
+        raise UserError(what, where=path) from None
     if total > limit:
         raise UserError(f"unpacks to more than {limit >> 20} MiB", where=path)
     if total > RATIO_FROM and total > MAX_RATIO * packed:
@@ -97,7 +99,8 @@ def _zip_members(path: str, suffixes: tuple[str, ...]) -> Iterator[Member | Faul
                         what = f"this zip file inflates more than {MAX_RATIO}-fold"
                         raise UserError(what, where=path)
         except _ZIP_DAMAGE as error:
-            raise UserError(f"damaged or unreadable zip file ({error})", where=path) from None
+            what = f"damaged or unreadable zip file ({one_line(str(error), 200)})"
+            raise UserError(what, where=path) from None
 
 
 def _zip_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
@@ -149,5 +152,5 @@ def _tar_members(path: str, suffixes: tuple[str, ...]) -> Iterator[Member | Faul
                         raise _Cut(f"member {name!r} is cut off")
                     yield name, data
         except (_Cut, tarfile.TarError, EOFError, OSError, ValueError, OverflowError) as error:
-            what = f"damaged or truncated tar archive ({error})"
+            what = f"damaged or truncated tar archive ({one_line(str(error), 200)})"
             raise UserError(what, where=path) from None

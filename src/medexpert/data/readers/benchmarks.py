@@ -22,6 +22,7 @@ from medexpert.data.readers.rows import (
     Ids,
     Part,
     Row,
+    fault,
     id_of,
     jsonl,
     kind_of,
@@ -92,9 +93,14 @@ def _reader(rows: _Rows, convert: _Convert) -> BenchmarkReader:
                 if isinstance(found, Fault):
                     raise UserError(found.what, where=found.where)
                 where, row = found
-                for one in convert(where, row):
-                    seen.check(one.id, where)
-                    yield one
+                try:
+                    items = list(convert(where, row))
+                    for one in items:
+                        seen.check(one.id, where)
+                except UserError as error:
+                    bad = fault(error, where)  # on one line, whatever is in the row
+                    raise UserError(bad.what, where=bad.where) from None
+                yield from items
 
     return read
 

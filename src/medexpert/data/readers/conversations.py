@@ -244,7 +244,9 @@ def _raw_dialogues(part: Part) -> Iterator[Row | Fault]:
         where = f"{part.path}:{line_number}"
         line = "" if raw is None else raw.decode("utf-8", "surrogateescape").strip()
         if raw is None or (not line.isascii() and has_half_pair(line)):
-            yield Fault(where, "the line is too long" if raw is None else "not UTF-8")
+            # A bad line belongs to the dialogue that it stands in; before the first, to that one.
+            if part.has(max(number, 0)):
+                yield Fault(where, "the line is too long" if raw is None else "not UTF-8")
             continue
         if _RAW_ID.fullmatch(line):
             if start and part.has(number):

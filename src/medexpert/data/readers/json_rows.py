@@ -11,6 +11,7 @@ from typing import Any
 
 from medexpert.data.readers.rows import Fault, Part, Row, kind_of
 from medexpert.data.readers.streams import Stream, open_stream
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 MAX_ITEM = 64 << 20  # bytes between two items
@@ -42,7 +43,7 @@ def json_object(pointer: str = "", key: str = "id") -> Rows:
     def rows(part: Part) -> Iterator[Row | Fault]:
         for number, (name, value) in enumerate(_items(part.path, pointer, keyed=True)):
             if part.has(number):
-                found = _row(f"{part.path} [{name}]", value)
+                found = _row(f"{part.path} [{one_line(name, 80)}]", value)
                 yield found if isinstance(found, Fault) else (found[0], {**found[1], key: name})
 
     return rows
@@ -128,8 +129,8 @@ def _items(path: str, pointer: str, *, keyed: bool) -> Iterator[tuple[str, Any]]
                 stream.mark(MAX_ITEM)
                 yield item if keyed else ("", item)
         except (ijson.JSONError, ValueError, OverflowError, RecursionError) as error:
-            told = str(error).strip().splitlines()
-            what = f"not valid JSON ({told[0] if told else 'cut off'}), after {count} items or more"
+            told = one_line((str(error).strip().splitlines() or ["cut off"])[0], 200)
+            what = f"not valid JSON ({told}), after {count} items or more"
             raise UserError(what, where=path) from None
     if not count and pointer:
         kind = "object" if keyed else "list"

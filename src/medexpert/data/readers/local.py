@@ -73,9 +73,16 @@ def rows(part: Part) -> Made:
     except UserError as error:
         if error.what == "no such file" or INSTALL in str(error):
             raise
-        yield fault(error, path)
+        if _tells(part, suffix):
+            yield fault(error, path)
     except UnicodeError:
-        yield Fault(path, "bytes that are not in the file's encoding")
+        if _tells(part, suffix):
+            yield Fault(path, "bytes that are not in the file's encoding")
+
+
+def _tells(part: Part, suffix: str) -> bool:
+    """Whether this slice tells the fault of a whole file: once, unless slices read it apart."""
+    return not part.index or suffix == ".parquet"
 
 
 def _unusable(marked: str, path: str) -> str:

@@ -30,6 +30,7 @@ from medexpert.data.readers.rows import (
     text_of,
 )
 from medexpert.data.readers.tables import csv_rows, parquet_rows
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 LETTERS = "ABCDEFGHIJ"
@@ -277,19 +278,22 @@ def headqa_rows(part: Part) -> Iterator[Row | Fault]:
     number = -1
     for found in json_object("exams", "name")(Part(part.path)):
         if isinstance(found, Fault):
-            yield found
+            if not part.index:  # an exam is in no slice but the first when it cannot be read
+                yield found
             continue
         where, exam = found
         name = exam["name"]
         if not isinstance(exam.get("data"), list):
-            yield Fault(where, "field 'data': a list is expected")
+            if not part.index:
+                yield Fault(where, "field 'data': a list is expected")
             continue
         for raw in exam["data"]:
             number += 1
             if not part.has(number):
                 continue
             if isinstance(raw, dict):
-                yield f"{part.path} [{name}, qid {raw.get('qid')}]", {**raw, "name": name}
+                place = one_line(f"{name}, qid {raw.get('qid')}", 100)
+                yield f"{part.path} [{place}]", {**raw, "name": name}
             else:
                 yield Fault(where, f"an object is expected, not {kind_of(raw)}")
 

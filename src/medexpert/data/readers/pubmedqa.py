@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert.data.readers.rows import Unique, list_of, object_of, text_of, whole_json
+from medexpert.data.readers.wording import one_line
 from medexpert.records import Question, UserError
 
 CHOICES = ("yes", "no", "maybe")
@@ -115,7 +116,8 @@ def _parquet_rows(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 )
             rows = table.read(columns=list(wanted)).to_pylist()
     except (arrow.ArrowException, OSError) as error:
-        raise UserError(f"not a readable parquet file ({error})", where=str(file)) from None
+        what = f"not a readable parquet file ({one_line(str(error), 200)})"
+        raise UserError(what, where=str(file)) from None
     unique = Unique("PMID")
     for number, row in enumerate(rows):
         where = f"{file} [row {number}]"

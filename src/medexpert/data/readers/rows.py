@@ -18,6 +18,7 @@ from typing import Any
 
 from medexpert.data.readers.streams import MAX_LINE as MAX_LINE
 from medexpert.data.readers.streams import lines, open_stream
+from medexpert.data.readers.wording import one_line
 from medexpert.records import Document, Example, UserError
 
 BLOCK = 1000
@@ -46,10 +47,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that breaks its format; `where` is file:line or file [record n]."""
+    """A row that breaks its format; `where` is file:line or file [record n]. Both are one line."""
 
     where: str
     what: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", one_line(self.where, 10 * len(self.where)))
+        object.__setattr__(self, "what", one_line(self.what))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 MAX_LINE = 64 << 20
@@ -50,7 +51,7 @@ class Stream(io.RawIOBase):
             head = raw.read(8)
             raw.seek(0)
         except (OSError, zlib.error, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"cannot be read ({error})", where=where) from None
+            raise UserError(f"cannot be read ({one_line(str(error), 200)})", where=where) from None
         self.packed = next((kind for magic, kind in _PACKED.items() if head.startswith(magic)), "")
         self._inner = _unpacked(raw, self.packed)
 
@@ -93,7 +94,8 @@ class Stream(io.RawIOBase):
 
     def _damaged(self, error: Exception) -> UserError:
         kind = f"{self.packed} file" if self.packed else "file"
-        return UserError(f"damaged or truncated {kind} ({error})", where=self.where)
+        told = one_line(str(error), 200)
+        return UserError(f"damaged or truncated {kind} ({told})", where=self.where)
 
 
 def _unpacked(raw: IO[bytes], packed: str) -> IO[bytes]:

@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 from medexpert.data.readers.archives import check_zip
 from medexpert.data.readers.rows import BLOCK, Fault, Part, Row
 from medexpert.data.readers.streams import Stream, open_raw, open_stream
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 MAX_CELL = 16 << 20  # characters
@@ -98,11 +99,11 @@ def _names(cells: list[str], required: Sequence[str], path: str) -> list[str]:
     names = [cell.strip() for cell in cells]
     missing = [name for name in required if name not in names]
     if missing:
-        told = ", ".join(names)[:300]
+        told = one_line(", ".join(names), 300)
         raise UserError(f"column {missing[0]!r} is missing", where=path, allowed=told)
     twice = next((name for name in names if name and names.count(name) > 1), "")
     if twice:
-        raise UserError(f"column {twice!r} occurs twice", where=path)
+        raise UserError(f"column {twice[:80]!r} occurs twice", where=path)
     return names
 
 
@@ -171,7 +172,7 @@ def parquet_rows(columns: Sequence[str] = (), optional: Sequence[str] = ()) -> R
                 with parquet.ParquetFile(handle) as table:
                     yield from _parquet_rows(table, part, columns, optional)
             except (arrow.ArrowException, OSError, MemoryError) as error:
-                what = f"not a readable parquet file ({str(error).splitlines()[0][:200]})"
+                what = f"not a readable parquet file ({one_line(str(error), 200)})"
                 raise UserError(what, where=part.path) from None
 
     return rows
@@ -194,7 +195,7 @@ def _parquet_rows(
     names = table.schema_arrow.names
     missing = [name for name in columns if name not in names]
     if missing:
-        told = ", ".join(names)[:300]
+        told = one_line(", ".join(names), 300)
         raise UserError(f"column {missing[0]!r} is missing", where=part.path, allowed=told)
     wanted = [*columns, *(name for name in optional if name in names)] or None
     start = 0
@@ -268,5 +269,5 @@ def _xlsx_rows(handle: IO[bytes], part: Part, required: Sequence[str]) -> Iterat
     except UserError:
         raise
     except Exception as error:  # openpyxl lets errors of half a dozen libraries through
-        what = f"not a readable xlsx file ({type(error).__name__}: {str(error)[:200]})"
+        what = f"not a readable xlsx file ({type(error).__name__}: {one_line(str(error), 200)})"
         raise UserError(what, where=part.path) from None

@@ -10,6 +10,7 @@ from typing import Any
 
 from medexpert.data.readers.rows import Fault, Part, Row
 from medexpert.data.readers.streams import open_stream
+from medexpert.data.readers.wording import one_line
 from medexpert.records import UserError
 
 MAX_RECORD = 32 << 20  # bytes of XML between two records
@@ -95,7 +96,7 @@ def _check_root(path: str, roots: tuple[str, ...]) -> None:
                 raise _not_xml(error, path) from None
             for _, element in parser.read_events():
                 if element.tag not in roots:
-                    what = f"the root element is <{str(element.tag)[:60]}>"
+                    what = f"the root element is <{one_line(str(element.tag), 60)}>"
                     raise UserError(what, where=path, allowed=", ".join(roots))
                 return
             if stream.count > MAX_RECORD:
@@ -127,7 +128,7 @@ def parse_xml(data: bytes, where: str) -> Any:
 
 
 def _not_xml(error: Exception, where: str) -> UserError:
-    told = (str(error).splitlines() or ["cut off"])[0][:200]
+    told = one_line((str(error).splitlines() or ["cut off"])[0], 200)
     line = getattr(error, "lineno", 0)
     return UserError(f"not valid XML ({told})", where=f"{where}:{line}" if line else where)
 
