@@ -222,7 +222,7 @@ def _grounds(recipe: Run) -> list[str]:
     rates = ", ".join(f"{matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
     per_token = ", ".join(f"{n} ({lang})" for lang, n in CHARACTERS_PER_TOKEN.items())
     return [
-        "tokens rest on the characters of each source's first rows, scaled to its size, and on "
+        "tokens rest on the characters of evenly spaced rows, one pass over each source, and on "
         f"{per_token} characters a token, as SmolLM2's tokenizer has on the starter data",
         "time rests on 6 operations a parameter and token (LoRA 4, scoring 2) at "
         f"{100 * EFFICIENCY:.0f} % of the matmul rate measured just now: {rates}",

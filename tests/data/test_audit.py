@@ -259,3 +259,21 @@ def test_csv_options(check: Callable[..., Audit], tmp_path: Path) -> None:
             [["Question", "A", "B"], ["Colour of foam?", "Grey as slate", "White as chalk"]]
         )
     assert [one.hit.kind for one in check(tmp_path / "t.csv").hits] == ["exact"]
+
+
+def test_csv_without_a_header(check: Callable[..., Audit], tmp_path: Path) -> None:
+    """MMLU's files name no columns: their first line is an item like the others."""
+    with (tmp_path / "t.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerows([[QUESTION, *OPTIONS, "B"], [CLEAN, "x", "y", "z", "A"]])
+    result = check(tmp_path / "t.csv")
+    assert [(one.line, one.hit.item) for one in result.hits] == [(1, "gull-0001")]
+    assert result.files[0].rows == 2
+
+
+def test_a_short_question_as_a_turn(write_rows: Callable[..., Path]) -> None:
+    bench = write_rows("b.jsonl", [{"id": "geese", "question": "Does tallow soothe geese?"}])
+    turns = [{"from": "human", "value": "does tallow soothe geese"}, {"from": "gpt", "value": "No"}]
+    file = write_rows("t.jsonl", [{"conversations": turns}, {"conversations": turns[1:]}])
+    result = audit([str(file)], [f"file:{bench}"], "", say=lambda line: None)
+    assert told(result) == [(1, "1", "geese", "exact")]

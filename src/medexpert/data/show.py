@@ -124,7 +124,7 @@ def _options(
     options: Mapping[str, Any], body: Mapping[str, Any], width: int, color: bool
 ) -> Iterator[str]:
     right = body.get("answer_idx", "")
-    chosen = set(right) if isinstance(right, str | list) else set()
+    chosen = [one for one in right if isinstance(one, str)] if isinstance(right, str | list) else []
     for letter, text in options.items():
         is_right = letter in chosen or letter == right
         lines = wrap(safe(f"{letter}. {_text(text)}"), width - 6)

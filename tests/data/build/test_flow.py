@@ -213,15 +213,31 @@ def test_built_examples_are_balanced(tmp_path: Path, write_rows: Rows, make_reci
 def test_own_examples_come_back(tmp_path: Path, make_recipe: Make) -> None:
     from medexpert.records import to_json
 
-    good = Example("x", "mine", "qa", "chat.qa", {"question": "Why?", "answer": prose(1, 2)})
-    bad = Example("y", "mine", "essay", "chat.qa", {"question": "Why?", "answer": "So."})
+    asked = {"question": "Why?", "answer": prose(1, 2)}
+    choice = {"question": "Which?", "options": {"A": "x", "B": "y"}, "answer_idx": "C"}
+    rows = [
+        Example("x", "mine", "qa", "chat.qa", asked),
+        Example("a", "mine", "essay", "chat.qa", asked),
+        Example("b", "mine", "qa", "chat.aq", asked),
+        Example("c", "mine", "conversation", "chat.conversation", {}),
+        Example("d", "mine", "conversation", "chat.conversation", {"messages": [{"role": "x"}]}),
+        Example("e", "mine", "mcq", "chat.mcq_label", {**choice, "explanation": ""}),
+        Example("f", "mine", "task", "pubmedqa.lm_eval", asked),
+        Example("g", "mine", "qa", "chat.qa", ["list"]),  # type: ignore[arg-type]
+    ]
     path = tmp_path / "own.jsonl"
-    path.write_text("\n".join(map(to_json, (good, bad))) + "\n")
+    path.write_text("\n".join(map(to_json, rows)) + "\n")
     source = {"source": "own-examples", "path": str(path)}
-    facts = made(make_recipe(instruct=[source], max_bad_rows=0.5), tmp_path / "out")
+    facts = made(make_recipe(instruct=[source], max_bad_rows=1.0), tmp_path / "out")
     entry = facts["stages"]["instruct"]["sources"]["own-examples"]
-    assert (entry["kept"], entry["faults"]) == (1, 1)
-    assert "unknown kind 'essay'" in entry["first_faults"][0]["what"]
+    assert (entry["kept"], entry["faults"]) == (1, 7)
+    told = [json.loads(line)["what"] for line in (tmp_path / "out/drops.jsonl").open()]
+    for part in (
+        "kind 'essay' with this template; allowed: qa", "did you mean 'chat.qa'",
+        "field 'messages' is missing", "field 'content' is missing", "'C' names no option",
+        "field 'contexts' is missing", "an object is expected, not a list",
+    ):  # fmt: skip
+        assert any(part in line for line in told), part
 
 
 @pytest.mark.parametrize(
@@ -260,3 +276,17 @@ def test_small_sources_are_passed_over_again(
     entry = facts["stages"]["knowledge"]["sources"]["pubmed-abstracts"]
     assert (entry["records"], entry["epochs"]) == (30, 3.0)
     assert Counter(d.id for d in documents(tmp_path / "out")).most_common(1)[0][1] == 3
+
+
+def test_an_item_without_a_label_is_not_trained_on(tmp_path: Path, make_recipe: Make) -> None:
+    item = {"QUESTION": "Does rest help?", "CONTEXTS": [prose(1, 3)], "LABELS": ["RESULTS"]}
+    labelled = {"12": {**item, "LONG_ANSWER": "It does.", "final_decision": "yes"}}
+    (tmp_path / "u.json").write_text(json.dumps({"11": {**item, "LONG_ANSWER": "It does."}}))
+    (tmp_path / "a.json").write_text(json.dumps(labelled))
+    sources = [
+        {"source": "pubmedqa-unlabelled", "path": str(tmp_path / "u.json")},
+        {"source": "pubmedqa-artificial", "path": str(tmp_path / "a.json")},
+    ]
+    made(make_recipe(adapt=sources), tmp_path / "out")
+    assert [e.id for e in read_jsonl(tmp_path / "out" / "adapt.jsonl", Example)] == ["12"]
+    assert [(d["id"], d["reason"]) for d in drops(tmp_path / "out")] == [("11", "no_answer")]

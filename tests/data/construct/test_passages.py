@@ -228,8 +228,9 @@ def test_sections_are_joined_and_short_documents_left_out() -> None:
     (short,) = rows({"id": "d", "text": "Short."})
     assert short.reason == "too_short"
     pmid = min(official_split().everything())
-    (held,) = rows({"id": "d", "text": TEXT, "pmid": pmid})
-    assert held.reason == "pqal_item"
+    for row in ({"id": "d", "pmid": pmid}, {"id": pmid}, {"id": f"pmid:{pmid}"}):
+        (held,) = rows({**row, "text": TEXT})
+        assert held.reason == "pqal_item"
 
 
 @pytest.mark.parametrize(

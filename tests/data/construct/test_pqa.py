@@ -233,3 +233,19 @@ def test_tallies_of_shards_add_up() -> None:
 def test_a_ratio_below_one_is_refused() -> None:
     with pytest.raises(UserError, match=r"label ratio 0\.5.*allowed: 0 \(off\) or 1 and more"):
         list(balance([example(1, "yes"), example(2, "no")], ratio=0.5, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("Discussion", "In conclusion, velotine is worth its price in older adults."),
+        ("Comment", "Few were lost. Velotine reduced gastric pain in older adults. It was cheap."),
+        ("Results", RESULTS + " Conclusions: velotine should be taken by older adults."),
+    ],
+)
+def test_a_conclusion_told_elsewhere_too(label: str, text: str) -> None:
+    abstract = replace(
+        concluded("Velotine reduced gastric pain in older adults. More trials are welcome."),
+        sections=(*TRIAL.sections[:4], (label, text)),
+    )
+    assert only(build_one(abstract)) == Drop("a1", "conclusion_in_context")

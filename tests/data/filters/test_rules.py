@@ -182,3 +182,24 @@ def test_markup_nested_without_end_is_left_as_it_is() -> None:
     deep = "<" * 30 + "b>" * 30
     assert filters.cleaned_with_changes(deep) == (deep, ())
     assert filters.cleaned_with_changes("<<b>b>bold") == ("bold", ("markup_removed",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "reason"),
+    [
+        ("task", {"question": "Does it?", "contexts": ["It does."], "answer": ""}, "no_answer"),
+        ("task", {"question": "Does it?", "contexts": ["It does."]}, "no_answer"),
+        ("task", {"question": "Does it?", "contexts": ["It does."], "answer": "no"}, None),
+        ("qa", {"question": " ", "answer": "Rest."}, "no_question"),
+        ("qa", {"question": "What helps?", "answer": "<b></b>"}, "no_answer"),
+        ("reasoning", {"question": "Why?", "rationale": "", "answer": "So."}, "no_answer"),
+        ("mcq", {"question": "Which?", "options": {"A": "x"}, "answer_idx": ""}, "no_answer"),
+        ("conversation", {"messages": []}, None),
+    ],
+)
+def test_an_example_without_question_or_answer_teaches_nothing(
+    kind: str, fields: dict[str, object], reason: str | None
+) -> None:
+    off = DEFAULT.model_copy(update={"off": filters.REASONS})
+    found = [filters.filtered(Example("e", "s", kind, "t", fields), s) for s in (DEFAULT, off)]
+    assert [one.reason for one in found] == [reason, reason]

@@ -106,3 +106,9 @@ def text_of() -> Callable[..., str]:
 def indexed() -> Callable[..., Quarantine]:
     """indexed(items, name): a quarantine of other items."""
     return index_items
+
+
+@pytest.fixture(scope="session")
+def made() -> Callable[..., Made]:
+    """made(id, texts): an item of one's own."""
+    return Made

@@ -73,3 +73,14 @@ def test_a_bare_question_number_is_no_id() -> None:
 @given(st.text(), st.dictionaries(st.sampled_from(["pmid", "pmcid", "doi", "qid"]), st.text()))
 def test_any_string_may_be_an_id(name: str, ids: dict[str, str]) -> None:
     assert all(scheme and value for scheme, value in keys_of(name, ids) if scheme != "pmid")
+
+
+def test_a_piece_of_a_document_keeps_its_identifier() -> None:
+    assert ("pmid", TEST) in keys_of(f"{TEST}#2", {})
+    assert ("pmid", TEST) in keys_of(f"pmid-{TEST}#11", {})
+    assert ("pmcid", "77") in keys_of("PMC77#3", {})
+
+
+@pytest.mark.parametrize("name", ["pqaa-PMC77", "pqau-PMC77", "PMC77", "pmcid: PMC77"])
+def test_the_number_of_a_pmcid_is_no_pmid(name: str) -> None:
+    assert {key for key in keys_of(name, {}) if key[0] != "qid"} == {("pmcid", "77")}

@@ -194,3 +194,38 @@ def test_any_long_enough_piece_is_found(
         return
     found = invented.hits(doc(f"{around}. {' '.join(piece)} .{around}"))
     assert [hit.item for hit in found] == ["lighthouse"]
+
+
+ASKED = "Does tallow soothe geese?"  # too short to be found inside another text
+
+
+def qa(**fields: object) -> Example:
+    return Example("e", "s", "qa", "chat.qa", {"answer": "Rarely.", **fields})
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        doc("Feathers.", title=ASKED),
+        qa(question=ASKED),
+        qa(question=f"Answer yes, no or maybe.\n{ASKED}"),
+        qa(question=ASKED, options={"A": "yes", "B": "no", "C": "maybe"}),
+        qa(messages=[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes?"},
+                     {"role": "user", "content": ASKED.upper()}]),
+    ],
+    ids=["title", "question", "line", "mcq", "turn"],
+)  # fmt: skip
+def test_a_short_bare_question_wherever_it_is_asked(
+    indexed: Callable[..., Quarantine], made: Callable[..., object], record: Document | Example
+) -> None:
+    quarantine = indexed([made("geese", {"question": ASKED})], "geese")
+    assert only(quarantine.hits(record)).kind == "exact"
+    assert quarantine.hit(record) is not None
+
+
+def test_an_item_with_options_is_not_its_stem_alone(
+    indexed: Callable[..., Quarantine], made: Callable[..., object]
+) -> None:
+    quarantine = indexed([made("geese", {"question": f"{ASKED}\nOften\nSeldom"})], "geese")
+    assert not quarantine.hits(qa(question=ASKED, options={"A": "With salt", "B": "At dusk"}))
+    assert quarantine.hits(qa(question=ASKED, options={"A": "Seldom", "B": "Often"}))

@@ -201,7 +201,8 @@ class Cleaner:
         if not changes:
             return record
         self.counts.changed.update(changes)
-        return replace(record, fields=fields) if all(fields.values()) else None
+        spoken = [name for name in ("messages", "question", "answer") if name in fields]
+        return replace(record, fields=fields) if all(fields[name] for name in spoken) else None
 
     def _hit(self, record: Document | Example, words: grams.Hashes) -> Hit | None:
         if self._quarantine is None:

@@ -8,18 +8,17 @@ from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from medexpert.data import catalogue
+from medexpert.data.build.own import own_example
 from medexpert.data.catalogue import SourceEntry
 from medexpert.data.readers import READERS
 from medexpert.data.readers.pubmedqa import fold_questions, official_split
 from medexpert.data.readers.rows import Change, Fault, Item, Part, Reader, jsonl, read
 from medexpert.recipe import Run
 from medexpert.recipe_data import Source
-from medexpert.records import Document, Example, from_mapping, unknown_name
+from medexpert.records import Document, Example, unknown_name
 
-KINDS = ("qa", "reasoning", "mcq", "conversation", "task")
 Opener = Callable[[Run, Source, Sequence[Part], str], Iterator[Item]]
 """(recipe, source, parts, name of the source that a builder builds from) -> items."""
 
@@ -94,15 +93,7 @@ def _evidence(recipe: Run, source: Source, parts: Sequence[Part], of: str) -> It
 
 def _own(recipe: Run, source: Source, parts: Sequence[Part], of: str) -> Iterator[Item]:
     """Examples in our own format, such as `medexpert data construct` writes."""
-    reader = Reader(jsonl, _own_example)
-    return read(reader, parts)
-
-
-def _own_example(where: str, row: Mapping[str, Any]) -> Iterator[Example]:
-    example = from_mapping(Example, row, where=where)
-    if example.kind not in KINDS:
-        raise unknown_name("kind", str(example.kind), KINDS, where=where)
-    yield example
+    return read(Reader(jsonl, own_example), parts)
 
 
 OPENERS: dict[str, Opener] = {

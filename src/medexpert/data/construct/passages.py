@@ -22,6 +22,7 @@ from medexpert.data import grams
 from medexpert.data.construct.rejects import Outcome, Reject
 from medexpert.data.construct.teacher import Chosen, Refusal, Teacher, Written
 from medexpert.data.parts import cut
+from medexpert.data.quarantine.ids import keys_of
 from medexpert.data.readers.pubmedqa import official_split
 from medexpert.data.readers.rows import ids_of, list_of, object_of, optional_text, text_of
 from medexpert.records import Example, UserError
@@ -121,7 +122,8 @@ def passages(
     given = object_of(row["ids"], "ids", where) if row.get("ids") else {}
     ids |= {str(key): str(value) for key, value in given.items()}
     from_ = optional_text(row, "source", where) or source
-    if ids.get("pmid") in official_split().everything():
+    pmids = {value for scheme, value in keys_of(identifier, ids) if scheme == "pmid"}
+    if pmids & official_split().everything():
         yield Reject(identifier, where, "pqal_item", from_)
         return
     pieces = [piece.strip() for piece in cut(_text(row, where), settings.max_chars)]

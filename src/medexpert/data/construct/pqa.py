@@ -15,10 +15,11 @@ Fields: question, contexts (the other sections in order), answer, long_answer (t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from medexpert.data.construct.conclusions import Answer, read
+from medexpert.data.construct.conclusions import Answer, read, sentences
 from medexpert.data.construct.objectives import ask_objective
 from medexpert.data.construct.sections import Parts, cut
 from medexpert.data.construct.titles import Asked, ask
@@ -29,6 +30,12 @@ from medexpert.records import Example
 TEMPLATE = "pubmedqa.lm_eval"
 MIN_CONCLUSION_WORDS = 5
 MIN_CONTEXT_WORDS = 20
+MIN_TOLD_WORDS = 5
+"""Words of a sentence of the conclusion that may not stand in the contexts too."""
+# A conclusion inside another section: in a discussion, or run on behind the results.
+_CONCLUDES = re.compile(
+    r"\b(?:in conclusion|to conclude|we conclude|conclusions?\s?:)", re.IGNORECASE
+)
 
 Objectives = Literal["no_title", "no_question"]
 """When the objective is asked: if the source has no title, or whenever the title asks nothing."""
@@ -114,7 +121,12 @@ def _unusable(parts: Parts) -> str:
     body = " ".join(parts.contexts)
     if len(body.split()) < MIN_CONTEXT_WORDS:
         return "context_too_short"
-    return "conclusion_in_context" if parts.conclusion in body else ""
+    told = any(
+        sentence in body
+        for sentence in sentences(parts.conclusion)
+        if len(sentence.split()) >= MIN_TOLD_WORDS
+    )
+    return "conclusion_in_context" if told or _CONCLUDES.search(body) else ""
 
 
 def _question(abstract: Abstract, parts: Parts, objectives: Objectives) -> Asked | str:

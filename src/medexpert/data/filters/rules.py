@@ -27,6 +27,8 @@ Filter = Callable[[str, Settings], str | None]
 
 REASONS = (
     "empty",
+    "no_question",
+    "no_answer",
     "control_characters",
     "mojibake",
     "boilerplate",
@@ -46,7 +48,8 @@ REASONS = (
     "repeated_lines",
     "repeated_runs",
 )
-"""Every reason to drop a record; `language` stands for `language_<code>`. Names for `off`."""
+"""Every reason to drop a record; `language` stands for `language_<code>`. Names for `off`, except
+that an example always needs its question and its answer."""
 
 CHANGES = (
     "mojibake_repaired",
@@ -123,8 +126,27 @@ def document_reason(
     return _first(FILTERS, document.text, settings)
 
 
+_NEEDED = {
+    "qa": {"question": "no_question", "answer": "no_answer"},
+    "reasoning": {"question": "no_question", "rationale": "no_answer", "answer": "no_answer"},
+    "mcq": {"question": "no_question", "answer_idx": "no_answer"},
+    "task": {"question": "no_question", "answer": "no_answer"},
+}
+
+
+def lacking(example: Example) -> str | None:
+    """`no_question` or `no_answer`: an item without a label (PQA-U) would teach an empty answer."""
+    for name, reason in _NEEDED.get(example.kind, {}).items():
+        value = example.fields.get(name)
+        if not isinstance(value, str) or not value.strip():
+            return reason
+    return None
+
+
 def example_reason(example: Example, settings: Settings = DEFAULT) -> str | None:
     """The first filter's reason to drop an example, or None; each of its texts is looked at."""
+    if (reason := lacking(example)) is not None:
+        return reason
     for text in strings(example.fields):
         reason = _first(EXAMPLE_FILTERS, text, settings)
         if reason is not None:

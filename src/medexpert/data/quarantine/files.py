@@ -15,7 +15,7 @@ from typing import Any
 from medexpert.data import grams
 from medexpert.data.filters import strings
 from medexpert.data.quarantine.ids import keys_of
-from medexpert.data.quarantine.match import Probe, question_prints
+from medexpert.data.quarantine.match import Probe, bare_prints, question_prints
 from medexpert.data.readers.rows import Fault, Part, Row, jsonl
 from medexpert.records import UserError
 
@@ -27,10 +27,12 @@ OVERLAP = 4_000
 cut in two: the longest texts have about 3,000."""
 _PACKED = (".gz", ".bz2", ".xz")
 _HEAD = 1 << 16
+_LONGEST_NAME, _NAME_WORDS = 60, 5  # of a column, in characters and in words
 _TAIL = re.compile(r"(\d+)\]?$")
 _IDS = ("pmid", "pubmed", "pubmed_id", "pubid", "pmcid", "pmc", "doi", "qid", "question_id",
         "questionid", "uid", "uuid", "url")  # fmt: skip
 _QUESTIONS = ("question", "qtext", "stem", "query", "instruction", "prompt", "input", "body")
+_TURNS = ("messages", "conversations", "conversation", "turns", "utterances", "dialogue")
 _OPTIONS = ("options", "option", "choices", "answers", "candidates")
 _SPREAD = (("opa", "opb", "opc", "opd", "ope"), ("a", "b", "c", "d", "e", "f"),
            ("ending0", "ending1", "ending2", "ending3", "ending4"))  # fmt: skip
@@ -44,7 +46,7 @@ def rows_of(path: str) -> Iterator[Row | Fault]:
 
     kind = suffix_of(path)
     if kind in (".csv", ".tsv"):
-        yield from csv_rows(delimiter="," if kind == ".csv" else "\t")(Part(path))
+        yield from _table(path, csv_rows(delimiter="," if kind == ".csv" else "\t")(Part(path)))
     elif kind == ".xlsx":
         yield from xlsx_rows()(Part(path))
     elif kind in TEXT:
@@ -66,6 +68,18 @@ def rows_of(path: str) -> Iterator[Row | Fault]:
             yield f"{path} [record {number}]", row
     else:
         yield from opened.rows(path)
+
+
+def _table(path: str, rows: Iterator[Row | Fault]) -> Iterator[Row | Fault]:
+    """The rows of a table, its first line too where that names no columns (MMLU has no header)."""
+    asked = False
+    for found in rows:
+        if not asked and not isinstance(found, Fault):
+            asked = True
+            cells = list(found[1])
+            if any(len(cell) > _LONGEST_NAME or len(cell.split()) > _NAME_WORDS for cell in cells):
+                yield f"{path}:1", {"text": "\n".join(cells)}
+        yield found
 
 
 def suffix_of(path: str) -> str:
@@ -199,7 +213,8 @@ def probe_of(row: Mapping[str, Any]) -> Probe:
 
 
 def _prints(row: Mapping[str, Any]) -> tuple[int, ...]:
-    """Fingerprints of each field that may be a question, with the row's options if it has them."""
+    """Fingerprints of each field that may be a question, with the row's options and without, and of
+    each turn of a conversation."""
     inner = row.get("fields")
     if isinstance(inner, Mapping):
         return _prints(inner)
@@ -207,9 +222,13 @@ def _prints(row: Mapping[str, Any]) -> tuple[int, ...]:
     options = _options(low)
     found: list[int] = []
     for key in _QUESTIONS:
-        found += question_prints(low.get(key), options)
-        if options:
-            found += question_prints(low.get(key))
+        found += question_prints(low.get(key), options) if options else ()
+        found += bare_prints(low.get(key))
+    for key in _TURNS:
+        turns = low.get(key)
+        for turn in turns if isinstance(turns, list) else ():
+            for text in turn.values() if isinstance(turn, Mapping) else (turn,):
+                found += bare_prints(text)
     return tuple(dict.fromkeys(found))
 
 

@@ -14,14 +14,17 @@ from medexpert.records import Document, Example, unknown_name
 
 Key = tuple[str, str]
 
-# pmid:123, PMID 123, pmid-00123, pubmedqa_123, https://pubmed.ncbi.nlm.nih.gov/123/
+# pmid:123, PMID 123, pmid-00123, pubmedqa_123, https://pubmed.ncbi.nlm.nih.gov/123/; a piece of a
+# document carries its number, 123#2. The digits of pqaa-PMC123 are no PMID.
+_PIECE = r"(?:\#\d+)?"
 _PMID = re.compile(
     r"(?:https?://(?:www\.)?(?:pubmed\.ncbi\.nlm\.nih\.gov/|ncbi\.nlm\.nih\.gov/pubmed/)"
-    r"|(?:pmid|pubmed|pubid|pqa)\D*|\#*)0*(\d{1,9})/?(?:\.0)?",
+    rf"|(?:pmid|pubmed|pubid|pqa)(?:(?!pmc)\D)*|\#*)0*(\d{{1,9}})/?(?:\.0)?{_PIECE}",
     re.IGNORECASE,
 )
 _PMCID = re.compile(
-    r"(?:https?://\S*/)?(?:pmcid\W*)?pmc[-_: ]?0*(\d{1,9})(?:\.\d+)?/?", re.IGNORECASE
+    r"(?:https?://\S*/)?(?:pmcid\W*|pqa\w?[-_: ])?pmc[-_: ]?0*(\d{1,9})(?:\.\d+)?/?" + _PIECE,
+    re.IGNORECASE,
 )
 _DOI = re.compile(r"(?:https?://(?:dx\.)?doi\.org/|doi:?\s*)?(10\.\d{4,9}/\S+)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")

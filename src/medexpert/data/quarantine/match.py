@@ -134,7 +134,7 @@ class Quarantine:
                 words = with_title(record.title, words)
             exact = question_prints(record.title) if self.index.exact else ()
         elif self.index.exact:
-            exact = question_prints(record.fields.get("question"), record.fields.get("options"))
+            exact = _example_prints(record.fields)
         return Probe(frozenset(keys_of(record.id, record.ids)), exact, words)
 
     def _by_id(self, keys: Iterable[Key]) -> dict[int, Hit]:
@@ -332,6 +332,28 @@ def question_prints(question: object, options: object = None) -> tuple[int, ...]
         values = options.split("\n")
     key = exact_key([question, *values])
     return (fingerprint(key),) if key else ()
+
+
+def bare_prints(text: object) -> list[int]:
+    """Fingerprints of what may be a bare question: a text and each of its lines.
+
+    "Answer yes or no." may stand in the line before it. Only an item without options equals it.
+    """
+    if not isinstance(text, str):
+        return []
+    parts = dict.fromkeys((text, *text.split("\n")))
+    return [value for part in parts for value in question_prints(part)]
+
+
+def _example_prints(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    """Fingerprints of an example's question with its options and without, of a user's turns."""
+    question, turns = fields.get("question"), fields.get("messages")
+    options = fields.get("options")
+    found = [*(question_prints(question, options) if options else ()), *bare_prints(question)]
+    for turn in turns if isinstance(turns, list | tuple) else ():
+        if isinstance(turn, Mapping) and turn.get("role") == "user":
+            found += bare_prints(turn.get("content"))
+    return tuple(dict.fromkeys(found))
 
 
 def _strength(found: tuple[int, Hit]) -> tuple[int, float, int]:

@@ -193,7 +193,9 @@ def evidence_tables(
             seen.check(text_of(row, "PromptID", where), where)
             items = list(_prompt(where, row, tables))
         except UserError as error:
-            yield fault(error, where)
+            told = fault(error, where)
+            # The article of this row may be what cannot be read; the row is what is lost by it.
+            yield told if told.where == where else Fault(where, f"{told.where}: {told.what}")
             continue
         yield from items
 

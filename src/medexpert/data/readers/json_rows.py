@@ -16,6 +16,7 @@ from medexpert.records import UserError
 
 MAX_ITEM = 64 << 20  # bytes between two items
 MAX_DEPTH = 200
+_BUFFER = 1 << 20  # bytes; the parser scans a string anew with every piece of it
 MARK = "\ufdd0"  # Unicode keeps this code point for a program's own use: no text has it
 
 Rows = Callable[[Part], Iterator[Row | Fault]]
@@ -83,15 +84,21 @@ class _Guarded:
 
     def __init__(self, stream: Stream, first: bytes) -> None:
         self._stream, self._first = stream, first
+        self._held = b""  # the beginning of an escape, for the next piece
         self._depth, self._in_string = 0, False
 
     def read(self, size: int) -> bytes:
         if not size:
             return b""
-        data, self._first = self._first or self._stream.read(size), b""
-        # An escape must not be cut in two: read on until none is near the end.
-        while b"\\" in data[-self._LONGEST :] and (more := self._stream.read(self._LONGEST)):
-            data += more
+        data = b""
+        while not data:
+            read, self._first = self._first or self._stream.read(size), b""
+            data, self._held = self._held + read, b""
+            if not read:
+                break
+            if b"\\" in data[-self._LONGEST :]:
+                cut = self._last_whole(data)
+                data, self._held = data[:cut], data[cut:]
         for mark in self._MARKS.findall(data):
             if mark == b'"':
                 self._in_string = not self._in_string
@@ -106,6 +113,17 @@ class _Guarded:
             data = self._ESCAPES.sub(lambda found: b"\\ufdd0" if found[1] else found[0], data)
         return data
 
+    def _last_whole(self, data: bytes) -> int:
+        """Where the escape begins that may be cut in two by the end of the data."""
+        near = len(data) - self._LONGEST
+        end = 0
+        for found in self._ESCAPES.finditer(data):
+            if found.start() > near:
+                return found.start()
+            end = found.end()
+        lone = data.find(b"\\", max(end, near))
+        return len(data) if lone < 0 else lone
+
 
 def _items(path: str, pointer: str, *, keyed: bool) -> Iterator[tuple[str, Any]]:
     """(name or "", value) of each member. Raises UserError."""
@@ -117,11 +135,12 @@ def _items(path: str, pointer: str, *, keyed: bool) -> Iterator[tuple[str, Any]]
             _check_start(first, path, keyed)
         source = _Guarded(stream, first)
         count = 0
+        array = f"{pointer}.item" if pointer else "item"
         try:
             found = (
-                ijson.kvitems(source, pointer, use_float=True)
+                ijson.kvitems(source, pointer, use_float=True, buf_size=_BUFFER)
                 if keyed
-                else ijson.items(source, f"{pointer}.item" if pointer else "item", use_float=True)
+                else ijson.items(source, array, use_float=True, buf_size=_BUFFER)
             )
             stream.mark(MAX_ITEM)
             for item in found:

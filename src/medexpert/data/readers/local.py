@@ -59,9 +59,9 @@ def rows(part: Part) -> Made:
             yield path, {"drop": reason, "id": identifier}
         return
     suffix = _suffix(path)
-    make = KINDS.get(suffix)
+    tells = not part.index or suffix == ".parquet"  # whose slices read row groups of their own
     try:
-        if make is None:
+        if (make := KINDS.get(suffix)) is None:
             if not part.index:
                 known = re.fullmatch(r"\.\w{1,8}", suffix)
                 reason = f"unknown_kind_{suffix[1:]}" if known else "unknown_kind"
@@ -73,16 +73,11 @@ def rows(part: Part) -> Made:
     except UserError as error:
         if error.what == "no such file" or INSTALL in str(error):
             raise
-        if _tells(part, suffix):
+        if tells:
             yield fault(error, path)
     except UnicodeError:
-        if _tells(part, suffix):
+        if tells:
             yield Fault(path, "bytes that are not in the file's encoding")
-
-
-def _tells(part: Part, suffix: str) -> bool:
-    """Whether this slice tells the fault of a whole file: once, unless slices read it apart."""
-    return not part.index or suffix == ".parquet"
 
 
 def _unusable(marked: str, path: str) -> str:

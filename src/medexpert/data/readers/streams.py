@@ -10,6 +10,8 @@ import bz2
 import gzip
 import io
 import lzma
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -130,6 +132,9 @@ def open_raw(path: str | Path) -> Iterator[IO[bytes]]:
 
 def _open(path: str) -> AbstractContextManager[IO[bytes]]:
     if "://" not in path:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would wait for a writer
+            raise ValueError("not a regular file but a pipe, socket or device")
         return Path(path).open("rb")
     import fsspec
 

@@ -1,0 +1,77 @@
+"""Examples in our own format, checked field by field: what a template needs, a row must have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medexpert.data.readers.rows import id_of, kind_of, list_of, object_of, text_of
+from medexpert.records import Example, UserError, from_mapping, unknown_name
+
+_ASKED = {"question": str, "answer": str}
+_CHOICE = {"question": str, "options": dict, "answer_idx": str, "explanation": str}
+_TASK = {"question": str, "contexts": list, "answer": str}
+SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
+    "chat.qa": ("qa", _ASKED),
+    "chat.reasoning": ("reasoning", {**_ASKED, "rationale": str}),
+    "chat.mcq_label": ("mcq", _CHOICE),
+    "chat.mcq_reason": ("mcq", _CHOICE),
+    "chat.conversation": ("conversation", {"messages": list}),
+    "pubmedqa.lm_eval": ("task", _TASK),
+    "pubmedqa.question_only": ("task", _TASK),
+}
+"""Template -> the kind of its examples and the fields that it needs."""
+ROLES = ("user", "assistant", "system")
+
+
+def own_example(where: str, row: Mapping[str, Any]) -> Iterator[Example]:
+    """The example of one row. Raises UserError for a field that is missing or of another type."""
+    id_of(row, where)
+    for name in ("source", "kind", "template"):
+        text_of(row, name, where)
+    fields = object_of(row.get("fields"), "field 'fields'", where)
+    if row["template"] not in SHAPES:
+        raise unknown_name("template", row["template"], SHAPES, where=where)
+    kind, needed = SHAPES[row["template"]]
+    if row["kind"] != kind:
+        raise UserError(f"kind {row['kind']!r} with this template", where=where, allowed=kind)
+    for name, wanted in needed.items():
+        _check(fields, name, wanted, where)
+    if kind == "conversation":
+        for turn in fields["messages"]:
+            _turn(turn, where)
+    if kind == "mcq":
+        _answer(fields, where)
+    ids = object_of(row.get("ids", {}), "field 'ids'", where)
+    texts = {str(name): str(value) for name, value in ids.items()}
+    yield from_mapping(Example, {**row, "fields": dict(fields), "ids": texts}, where=where)
+
+
+def _check(fields: Mapping[str, Any], name: str, wanted: type, where: str) -> None:
+    if wanted is str:
+        text_of(fields, name, where)
+    elif wanted is list:
+        items = list_of(fields, name, where)
+        if name == "contexts" and not all(isinstance(item, str) for item in items):
+            raise UserError("contexts: a list of strings is expected", where=where)
+    else:
+        options = object_of(fields.get(name), f"field {name!r}", where)
+        wrong = next((value for value in options.values() if not isinstance(value, str)), None)
+        if wrong is not None:
+            raise UserError(f"{name}: strings are expected, not {kind_of(wrong)}", where=where)
+
+
+def _turn(turn: Any, where: str) -> None:
+    message = object_of(turn, "a message", where)
+    text_of(message, "content", where)
+    if text_of(message, "role", where) not in ROLES:
+        raise unknown_name("role", message["role"], ROLES, where=where)
+
+
+def _answer(fields: Mapping[str, Any], where: str) -> None:
+    if not set(fields["answer_idx"]) <= set(fields["options"]) or not fields["answer_idx"]:
+        raise UserError(
+            f"answer_idx {fields['answer_idx']!r} names no option",
+            where=where,
+            allowed=", ".join(fields["options"]),
+        )
