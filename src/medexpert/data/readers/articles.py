@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from medexpert.data.readers.abstracts import titled
+from medexpert.data.readers.examples import name_of, numbered
 from medexpert.data.readers.rows import (
     Drop,
     Fault,
@@ -29,7 +30,7 @@ from medexpert.records import Document, UserError
 
 PASSAGE = 20_000  # characters after which a plain text is cut at the next paragraph
 _WIKI_LANG = re.compile(r"https?://([a-z-]{2,12})\.(?:m\.)?wikipedia\.org/")
-_PLACE = re.compile(r"(?:^|/)([^/]*?)(?::(\d+)| \[\w+ (\d+)\])$")
+_LINE = re.compile(r":\d+$")
 
 Converted = Iterator[Document | Drop]
 
@@ -68,7 +69,10 @@ def _made(
 
 
 def s2orc(where: str, row: Mapping[str, Any]) -> Converted:
-    """Both published forms: `{paper_id, title, abstract, body_text}` and `{corpusid, content}`."""
+    """Both published forms: `{paper_id, title, abstract, body_text}` and `{corpusid, content}`.
+
+    The id is `s2orc-NUMBER`: bare digits would be taken for a PMID.
+    """
     if "corpusid" in row:
         yield _s2orc_spans(where, row)
     else:
@@ -76,7 +80,8 @@ def s2orc(where: str, row: Mapping[str, Any]) -> Converted:
 
 
 def _s2orc_blocks(where: str, row: Mapping[str, Any]) -> Document | Drop:
-    identifier = id_of({"paper_id": _number_text(row, "paper_id")}, where, "paper_id")
+    number = id_of({"paper_id": _number_text(row, "paper_id")}, where, "paper_id")
+    identifier = f"s2orc-{number}"
     about = row.get("metadata") if isinstance(row.get("metadata"), dict) else row
     assert isinstance(about, Mapping)
     abstract = row.get("abstract")
@@ -84,7 +89,7 @@ def _s2orc_blocks(where: str, row: Mapping[str, Any]) -> Document | Drop:
     texts = [*filter(None, texts), *_blocks(row, "body_text", where)]
     if not texts:
         return Drop(identifier, "no_text")
-    ids = {"s2orc": identifier}
+    ids = {"s2orc": number}
     for name, scheme in (("pubmed_id", "pmid"), ("pmcid", "pmcid"), ("pmc_id", "pmcid"),
                          ("doi", "doi")):  # fmt: skip
         value = _number_text(about, name) or _number_text(row, name)
@@ -126,7 +131,8 @@ def _scheme(scheme: str, value: str) -> str:
 
 
 def _s2orc_spans(where: str, row: Mapping[str, Any]) -> Document | Drop:
-    identifier = id_of({"corpusid": _number_text(row, "corpusid")}, where, "corpusid")
+    number = id_of({"corpusid": _number_text(row, "corpusid")}, where, "corpusid")
+    identifier = f"s2orc-{number}"
     content = object_of(row.get("content"), "field 'content'", where)
     text = optional_text(content, "text", where)
     if not text.strip():
@@ -148,7 +154,7 @@ def _s2orc_spans(where: str, row: Mapping[str, Any]) -> Document | Drop:
     titles = _spans(marks, "title", text, where)
     title = " ".join(text[a:b].strip() for a, b in titles[:1])
     outside = object_of(row.get("externalids") or {}, "field 'externalids'", where)
-    ids = {"s2orc": identifier}
+    ids = {"s2orc": number}
     for name, scheme in (("pubmed", "pmid"), ("pubmedcentral", "pmcid"), ("doi", "doi")):
         found = {key.lower(): key for key in outside}
         value = _number_text(outside, found.get(name, name))
@@ -220,9 +226,12 @@ def guidelines(where: str, row: Mapping[str, Any]) -> Converted:
 
 
 def fineweb(where: str, row: Mapping[str, Any]) -> Converted:
-    """Rows of FineWeb and FineWeb-Edu: `{text, id, dump, url, language, ...}`."""
+    """Rows of FineWeb and FineWeb-Edu: `{text, id, dump, url, language, ...}`.
+
+    The id is `fineweb-ID`: the Chinese edition's bare numbers would be taken for PMIDs.
+    """
     yield Document(
-        id=id_of(row, where),
+        id=f"fineweb-{id_of(row, where)}",
         text=text_of(row, "text", where).strip(),
         source="",
         lang=optional_text(row, "language", where),
@@ -230,21 +239,25 @@ def fineweb(where: str, row: Mapping[str, Any]) -> Converted:
 
 
 def wikipedia(where: str, row: Mapping[str, Any]) -> Converted:
-    """Rows `{id, url, title, text}`; the language is the first label of the address."""
+    """Rows `{id, url, title, text}`; the language is the first label of the address.
+
+    The id is `wikipedia-LANG-PAGE`: a page's bare number would be taken for a PMID.
+    """
     found = _WIKI_LANG.match(optional_text(row, "url", where))
+    identifier = f"wikipedia-{found[1]}-" if found else "wikipedia-"
     lang = found[1].partition("-")[0] if found else ""
     title = optional_text(row, "title", where).strip()
     text = titled(text_of(row, "text", where), title)
-    yield Document(id_of(row, where), text, "", lang, title)
+    yield Document(f"{identifier}{id_of(row, where)}", text, "", lang, title)
 
 
 def text_rows(where: str, row: Mapping[str, Any]) -> Converted:
-    """Rows `{text, ...}` without an id, such as C4: named by file and line."""
-    found = _PLACE.search(where)
-    identifier = f"{found[1]}:{found[2] or found[3]}" if found else where
+    """Rows `{text, id?, pmid?, ...}`; without an id, such as C4, named by file, line and text."""
+    text = text_of(row, "text", where)
     yield Document(
-        id=identifier,
-        text=text_of(row, "text", where).strip(),
+        id=name_of(row, where, text, "id"),
+        text=text.strip(),
+        ids=ids_of(row, where),
         source=optional_text(row, "source", where),
         lang=optional_text(row, "lang", where),
         licence=optional_text(row, "license", where),
@@ -280,11 +293,10 @@ def passages(part: Part) -> Iterator[Row | Fault]:
 
 def book(where: str, row: Mapping[str, Any]) -> Converted:
     """A passage of a plain-text book; its title is the file's name."""
-    (made,) = text_rows(where, row)
-    assert isinstance(made, Document)
-    name = made.id.rpartition(":")[0]
+    text = text_of(row, "text", where)
+    name = re.split(r"[/\\]", _LINE.sub("", where))[-1]
     title = name.removesuffix(".gz").removesuffix(".txt").replace("_", " ")
-    yield Document(made.id, made.text, "", "", title)
+    yield Document(numbered(where, text), text.strip(), "", "", title)
 
 
 def _columns(columns: Sequence[str], *optional: str) -> Callable[[Part], Iterator[Row | Fault]]:

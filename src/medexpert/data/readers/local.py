@@ -132,7 +132,7 @@ def _no_title(text: str) -> str:
 
 
 def _heading(text: str) -> str:
-    found = re.search(r"^#[ \t]+(.{1,300}?)[ \t]*#*$", text[:20_000], re.MULTILINE)
+    found = re.search(r"^#[ \t]++(.{1,300}?)[ \t]*#*$", text[:20_000], re.MULTILINE)
     return found[1] if found else ""
 
 
@@ -306,14 +306,11 @@ def _xml(part: Part, identifier: str) -> Made:
 
 
 def _root(path: str) -> str:
+    from medexpert.data.readers.xml_rows import root_name
+
     with open_stream(path) as stream:
         head = stream.read(1 << 16)
-    text = head.replace(b"\0", b"").decode("utf-8", "replace")
-    text = re.sub(
-        r"<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^\[>]*(?:\[.*?\])?\s*>", "", text, flags=re.DOTALL
-    )
-    found = re.search(r"<(?:\w+:)?([A-Za-z][\w.\-]*)", text)
-    return found[1] if found else ""
+    return root_name(head.replace(b"\0", b"").decode("utf-8", "replace"))
 
 
 KINDS: dict[str, Callable[[Part, str], Made]] = {

@@ -27,7 +27,7 @@ _DEEPEST = 2000  # elements within elements
 _OLE = b"\xd0\xcf\x11\xe0"
 _SENTENCE_END = tuple(".!?:;。！？：；…")
 _HYPHENS = "\ufffe\x02\u00ad"  # what pdfium gives for a hyphen at a line's end
-_TAGS = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)[^<>]*?(/?)>")
+_TAGS = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*+)[^<>]*?(/?)>")
 _VOID = frozenset(
     [
         "area",

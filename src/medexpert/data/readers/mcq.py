@@ -148,13 +148,20 @@ def _letter(written: str) -> str:
 
 
 def options_of(row: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
-    """An object letter -> text. Raises UserError; also for a key that is no letter."""
+    """An object letter -> text. Raises UserError; also for a key that is no letter, and for two
+    keys of one letter ("A" and "a")."""
     options = object_of(row.get(name), f"field {name!r}", where)
-    for letter in options:
-        if letter.strip().upper() not in tuple(LETTERS):
-            what = f"field {name!r}: {letter[:40]!r} is no option letter"
+    seen: dict[str, str] = {}
+    for key in options:
+        letter = key.strip().upper()
+        if letter not in tuple(LETTERS):
+            what = f"field {name!r}: {key[:40]!r} is no option letter"
             raise UserError(what, where=where, allowed=", ".join(LETTERS))
-        text_of(options, letter, where)
+        if letter in seen:
+            what = f"field {name!r}: {seen[letter]!r} and {key[:40]!r} are one letter"
+            raise UserError(what, where=where, allowed="one option a letter")
+        seen[letter] = key[:40]
+        text_of(options, key, where)
     return options
 
 

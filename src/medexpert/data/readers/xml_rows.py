@@ -34,6 +34,7 @@ REMOVED = {
     "fn-group": "footnote_removed",
 }
 _ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,6}|#x[0-9a-fA-F]{1,5});")
+_NAME = re.compile(r"<(?:\w+:)?([A-Za-z][\w.\-]*)")
 _BLOCKS = {"p", "list", "list-item", "title", "disp-quote", "break", "br", "def-item", "td", "th"}
 _DIGIT_LAST = re.compile(r"\d$")
 
@@ -81,6 +82,33 @@ def _elements(
                 stream.mark(MAX_RECORD)
         except etree.LxmlError as error:
             raise _not_xml(error, path) from None
+
+
+def root_name(head: str) -> str:
+    """The name of the first element in the beginning of an XML file, "" where none is in sight.
+
+    A scan by hand: a pattern over comments and DTDs takes the square of a long run of blanks.
+    """
+    at = head.find("<")
+    while at >= 0:
+        if found := _NAME.match(head, at):
+            return found[1]
+        end = _skipped(head, at)
+        at = head.find("<", end) if end > 0 else -1
+    return ""
+
+
+def _skipped(head: str, at: int) -> int:
+    """Where a comment, instruction or document type that begins here ends; 0 or less: nowhere."""
+    for start, end in (("<!--", "-->"), ("<?", "?>")):
+        if head.startswith(start, at):
+            return head.find(end, at) + 1
+    if head.startswith("<!DOCTYPE", at):
+        close, inside = head.find(">", at), head.find("[", at)
+        if 0 <= inside < close:
+            close = head.find(">", head.find("]", inside)) if "]" in head[inside:] else -1
+        return close + 1
+    return at + 1
 
 
 def _check_root(path: str, roots: tuple[str, ...]) -> None:
