@@ -38,11 +38,13 @@ def data_build(
 
     Example: medexpert data recipes/demo
     """
+    from medexpert.data.build.deliver import check_target, deliver
+
     pipeline = open_pipeline(recipe, overrides)
+    if out:
+        check_target(pipeline.root / "data", out)
     pipeline.run([pipeline.data_step()])
     if out:
-        from medexpert.data.build.deliver import deliver
-
         deliver(pipeline.root / "data", out, say=say)
     if publish is not None:
         from medexpert.publish import publish_data

@@ -83,7 +83,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Replace `path` with `text` (UTF-8) atomically."""
     with atomic(path) as handle:
-        handle.write(text.encode("utf-8"))
+        handle.write(text.encode("utf-8", "backslashreplace"))  # a file name may be no UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ from medexpert.recipe_data import PLACE
 from medexpert.records import Example, UserError, digest, read_jsonl
 
 Say = Callable[[str], None]
-DATA_FORMAT = 2
+DATA_FORMAT = 3
 """Raised when the build writes other records from the same settings: old builds are redone."""
 REPORT_FORMAT = 2
 """Raised when a report says other things about the same results."""
@@ -278,8 +278,9 @@ class Pipeline:
             self.write_recipe()
             for step in steps:
                 if step.complete():
-                    # A kill between a stage's manifest and this leaves its checkpoints behind.
+                    # A kill between a step's manifest and this leaves what it worked with behind.
                     shutil.rmtree(step.folder / "state", ignore_errors=True)
+                    shutil.rmtree(step.folder / ".work", ignore_errors=True)
                     self.say(f"{step.name}: complete and unchanged, skipped")
                     continue
                 started = time.monotonic()

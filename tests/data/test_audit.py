@@ -208,7 +208,7 @@ def test_too_many_bad_rows(
         (["x.jsonl"], [], "no benchmark to audit against"),
         (["x.jsonl"], ["pubmdqa"], "unknown benchmark 'pubmdqa'"),
         (["x.jsonl"], ["pubmedqa"], "x.jsonl: no such file"),
-        (["x.pdf"], ["pubmedqa"], "an audit does not read .pdf files; allowed: jsonl, json"),
+        (["x.pdf"], ["pubmedqa"], "rows are not read from .pdf files; allowed: jsonl, json"),
     ],
 )
 def test_faults(files: list[str], against: list[str], match: str) -> None:
@@ -269,6 +269,27 @@ def test_csv_without_a_header(check: Callable[..., Audit], tmp_path: Path) -> No
     result = check(tmp_path / "t.csv")
     assert [(one.line, one.hit.item) for one in result.hits] == [(1, "gull-0001")]
     assert result.files[0].rows == 2
+
+
+def test_a_csv_of_one_line(check: Callable[..., Audit], tmp_path: Path) -> None:
+    for number, cells in enumerate(
+        [["r0", ANSWER], [QUESTION, *OPTIONS, "B"], ["Colour of foam?", "white as chalk"]]
+    ):
+        with (tmp_path / f"{number}.csv").open("w", newline="") as handle:
+            csv.writer(handle).writerow(cells)
+        assert check(tmp_path / f"{number}.csv").files[0].rows == 1
+    assert [len(check(tmp_path / f"{number}.csv").hits) for number in (0, 1)] == [1, 1]
+
+
+def test_a_headerless_table_matches_short_questions(
+    check: Callable[..., Audit], tmp_path: Path
+) -> None:
+    cells = ["Colour of foam?", "white as chalk", "grey as slate", "", "", "A"]
+    with (tmp_path / "t.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows(
+            [[*cells[:3], "x", "y", "A"], [CLEAN, "1", "1", "2", "3", "D"]]
+        )
+    assert check(tmp_path / "t.csv").files[0].rows == 2
 
 
 def test_a_short_question_as_a_turn(write_rows: Callable[..., Path]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medexpert.data import dedup
+from medexpert.data import dedup, grams
 from medexpert.records import Document, Example
 
 
@@ -79,6 +79,7 @@ def test_numbers_that_contradict(first: str, second: str, agree: bool) -> None:
     [
         ("CC BY 4.0", 0), ("CC0", 0), ("MIT", 0), ("this package's licence", 0), ("CC-BY-SA", 1),
         ("CC BY-NC 4.0", 2), ("CC-BY-ND", 2), ("research only", 2), ("none stated", 3), ("", 3),
+        ("all rights reserved", 3), ("your own: say what", 3), ("ODC-BY", 1),
     ],
 )  # fmt: skip
 def test_licence_rank(licence: str, rank: int) -> None:
@@ -96,3 +97,25 @@ def test_large_buckets_cost_no_square() -> None:
     pairs = dedup._pairs(bucket)
     assert len(pairs) < 1000 * dedup.BUCKET
     assert {int(b) for a, b in pairs if a == 0} == set(range(1, 1000))
+    assert {(i, i + 1) for i in range(999)} <= {(int(a), int(b)) for a, b in pairs}
+
+
+def test_what_tells_alike_texts_apart() -> None:
+    def of(text: str) -> int:
+        return dedup.detail(grams.tokens(text), Document(id="", text=text, source=""))
+
+    assert of("Take 5 mg twice.") == of("Swallow 5 mg twice.")
+    assert of("Take 5 mg twice.") != of("Take 10 mg twice.")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("p<0.05 and p > 0.1", ["<0.05", ">0.1"]),
+        ("\uff13\uff10 mg", ["30"]),
+        ("\u22124 or -4", ["-4", "-4"]),
+        ("1,000 of 2.5", ["1,000", "2.5"]),
+    ],
+)
+def test_numbers_with_their_signs(text: str, numbers: list[str]) -> None:
+    assert dedup.numbers_of(text) == numbers

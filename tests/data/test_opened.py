@@ -13,6 +13,7 @@ import pytest
 
 from medexpert.data.opened import facts, rows, texts
 from medexpert.data.readers.rows import Fault
+from medexpert.records import UserError
 
 
 def read(path: Path, raw: bytes) -> list[Any]:
@@ -56,6 +57,56 @@ def test_a_bad_first_line_is_a_bad_row(tmp_path: Path) -> None:
     assert isinstance(first, Fault)
     assert first.where.endswith("f.jsonl:1")
     assert second == {"id": "b"}
+
+
+def test_lists_inside_objects(tmp_path: Path) -> None:
+    exams = {"e1": {"name": "e1", "data": [ROW, ROW]}, "e2": {"name": "e2", "data": [ROW]}}
+    value = {"version": "1", "language": "en", "exams": exams}
+    found = read(tmp_path / "h.json", json.dumps(value).encode())
+    assert found == [
+        ROW, ROW, {"id": "e1", "name": "e1"}, ROW, {"id": "e2", "name": "e2"},
+        {"version": "1", "language": "en"},
+    ]  # fmt: skip
+
+
+def test_values_by_number(tmp_path: Path) -> None:
+    raw = json.dumps({"7": "yes", "8": "no"}).encode()
+    assert read(tmp_path / "t.json", raw) == [{"id": "7", "text": "yes"}, {"id": "8", "text": "no"}]
+
+
+def test_deep_objects_are_rows(tmp_path: Path) -> None:
+    value: dict[str, Any] = {"x": [ROW]}
+    for _ in range(300):
+        value = {"a": value}
+    assert len(read(tmp_path / "d.json", json.dumps(value).encode())) == 1
+
+
+def test_tables(tmp_path: Path) -> None:
+    assert read(tmp_path / "f.csv", b"id,text\na,x\n") == [ROW]
+    assert read(tmp_path / "f.tsv.gz", gzip.compress(b"id\ttext\na\tx\n")) == [ROW]
+    assert read(tmp_path / "one.csv", b"a,b\n") == [{"column 1": "a", "column 2": "b"}]
+    mmlu = b"Is 2 two?,1,1,2,3,A\nWhat?,1,2,3,4,B\n"
+    assert [row["question"] for row in read(tmp_path / "m.csv", mmlu)] == ["Is 2 two?", "What?"]
+    header = b"id,question,A,B,C,D\n1,Q,1,2,3,4\n"
+    assert [row["id"] for row in read(tmp_path / "h.csv", header)] == ["1"]
+    assert [row["column 2"] for row in read(tmp_path / "t.csv", b"1,1\n2,1\n")] == ["1", "1"]
+
+
+def test_text_is_read_in_blocks(tmp_path: Path) -> None:
+    assert read(tmp_path / "t.txt", b"One.\nTwo.\n") == [{"text": "One.\nTwo."}]
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"rows are not read from \.docx files; allowed: jsonl"):
+        read(tmp_path / "t.docx", b"PK")
+
+
+def test_the_published_files(real_data: Path) -> None:
+    def count(*names: str) -> int:
+        return sum(not isinstance(one, Fault) for one in rows(real_data.joinpath(*names)))
+
+    assert count("eval", "dev_HEAD_EN.json") > 1000
+    assert count("stage3", "pubmedqa", "test_ground_truth.json") == 500
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from medexpert.data import opened
 from medexpert.data.quarantine import Found, Quarantine, Tally, index_of
-from medexpert.data.quarantine.files import TEXT, line_of, name_of, probe_of, rows_of, suffix_of
+from medexpert.data.quarantine.files import line_of, name_of, probe_of
 from medexpert.data.quarantine.prepare import Facts, all_facts
 from medexpert.data.readers.rows import Fault
 from medexpert.records import UserError
@@ -127,8 +128,8 @@ def _file(file: str, quarantine: Quarantine, progress: _Progress) -> tuple[FileF
     faults: list[Fault] = []
     found: list[Found] = []
     last: dict[tuple[str, str], int] = {}
-    overlapping = suffix_of(file) in TEXT
-    for row in rows_of(file):
+    overlapping = opened.suffix_of(file) in opened.TEXT
+    for row in opened.rows(file):
         rows += 1
         if isinstance(row, Fault):
             bad += 1

@@ -14,15 +14,16 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medexpert.data import grams
 from medexpert.data.build.shards import Index, Lines
+from medexpert.data.catalogue import is_free
 from medexpert.data.filters import strings
 from medexpert.data.minhash import SHINGLE
 from medexpert.records import Document, Example
@@ -31,10 +32,15 @@ Pairs = NDArray[np.int64]
 """Record numbers, shape [n, 2], the smaller first, sorted, each pair once."""
 
 BUCKET = 40
-"""Records of a bucket that are compared with each other; in a larger one each record is compared
-with its first and its next `BUCKET / 2` fellows, so that a bucket costs no square."""
+"""Records of a bucket that are compared with each other. In a larger one each is compared with its
+next `NEIGHBOURS` and with the first `HEADS` records, in the order of what tells alike texts apart
+(numbers, question, answer), so that a bucket costs no square and copies still stand together."""
+NEIGHBOURS = 20
+HEADS = 5
 
-_NUMBER = re.compile(r"(?:[<>\u2264\u2265=\u00b1]\s*)?[-\u2212]?\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_FREE = re.compile(r"cc[- ]?by(?:[- ]\d\.\d)?|cc[- ]?0.*|mit|apache[- ]2\.0|public domain")
+_SIGNS = "<>=-\u2264\u2265\u00b1\u2212"
 _ANSWER = {"task": "answer", "mcq": "answer_idx"}
 
 
@@ -71,13 +77,13 @@ def exact_copies(exact: NDArray[np.uint64], prefer: NDArray[Any]) -> NDArray[np.
 def candidates(index: Index, band: int) -> tuple[Pairs, int]:
     """Pairs that share a bucket of one band, and how many buckets were too large for all pairs.
 
-    `index` holds the columns exact, prefer and the band's. Exact copies stay out.
+    `index` holds the columns exact, prefer, detail and the band's. Exact copies stay out.
     """
-    exact, prefer = index.columns["exact"], index.columns["prefer"]
+    exact, prefer, detail = (index.columns[name] for name in ("exact", "prefer", "detail"))
     numbers = np.flatnonzero(exact_copies(exact, prefer) == np.arange(len(index)))
     keys = index.columns[f"band{band}"][numbers]
     numbers, keys = numbers[keys != 0], keys[keys != 0]  # 0: a text without a token
-    order = np.lexsort((numbers, prefer[numbers], keys))
+    order = np.lexsort((numbers, prefer[numbers], detail[numbers], keys))
     numbers, keys = numbers[order], keys[order]
     edges = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1], [True]]))
     sizes = np.diff(edges)
@@ -96,11 +102,14 @@ def _pairs(bucket: NDArray[np.int64]) -> NDArray[np.int64]:
     if len(bucket) <= BUCKET:
         first, second = np.triu_indices(len(bucket), 1)
         return np.stack([bucket[first], bucket[second]], axis=1)
-    half = BUCKET // 2
-    heads = [np.stack([np.full(len(bucket) - i - 1, bucket[i]), bucket[i + 1 :]], 1)
-             for i in range(half)]  # fmt: skip
-    nexts = [np.stack([bucket[:-step], bucket[step:]], 1) for step in range(1, half + 1)]
-    return np.concatenate(heads + nexts)
+    pairs = [
+        np.stack([np.full(len(bucket) - i - 1, bucket[i]), bucket[i + 1 :]], axis=1)
+        for i in range(HEADS)
+    ]
+    pairs += [
+        np.stack([bucket[:-step], bucket[step:]], axis=1) for step in range(1, NEIGHBOURS + 1)
+    ]
+    return np.concatenate(pairs)
 
 
 def unique(pairs: NDArray[np.int64]) -> Pairs:
@@ -108,8 +117,13 @@ def unique(pairs: NDArray[np.int64]) -> Pairs:
     return np.unique(np.sort(pairs.reshape(-1, 2), axis=1), axis=0)
 
 
-Facts = tuple[grams.Hashes, Mapping[str, int], tuple[str, ...], str]
-"""Of one record: its shingles, its numbers, the tokens of its question, its answer."""
+class Facts(NamedTuple):
+    """What a record is compared by: shingles, question's tokens, answer, text."""
+
+    shingles: grams.Hashes
+    asked: tuple[str, ...]
+    answer: str
+    text: str
 
 
 class Verifier:
@@ -123,7 +137,10 @@ class Verifier:
         self._index, self._lines = index, lines
         self._jaccard, self._numbers = jaccard, numbers_must_agree
         self._facts = lru_cache(maxsize=self.KEPT)(self._load)
+        self._counts = lru_cache(maxsize=self.KEPT)(self._numbers_of)
         self.spared: Counter[str] = Counter()
+        self.apart: list[tuple[int, int]] = []
+        """Pairs alike but for their numbers."""
 
     def confirm(self, pairs: Pairs) -> Pairs:
         """The near-duplicates among them. `spared` counts those that differ in what matters."""
@@ -133,19 +150,25 @@ class Verifier:
     def _same(self, a: int, b: int) -> bool:
         first, second = self._facts(a), self._facts(b)
         # |A and B| <= min: sizes alone rule most pairs out, at no cost.
-        small, large = sorted((len(first[0]), len(second[0])))
+        small, large = sorted((len(first.shingles), len(second.shingles)))
         if small < self._jaccard * large:
             return False
-        if grams.jaccard(first[0], second[0]) < self._jaccard:
+        if grams.jaccard(first.shingles, second.shingles) < self._jaccard:
             return False
-        for part, why in ((2, "questions_differ"), (3, "answers_differ")):
-            if first[part] != second[part]:
-                self.spared[why] += 1
-                return False
-        if self._numbers and not numbers_agree(first[1], second[1]):
+        if first.asked != second.asked:
+            self.spared["questions_differ"] += 1
+            return False
+        if first.answer != second.answer:
+            self.spared["answers_differ"] += 1
+            return False
+        if self._numbers and not numbers_agree(self._counts(a), self._counts(b)):
             self.spared["numbers_differ"] += 1
+            self.apart.append((a, b))
             return False
         return True
+
+    def _numbers_of(self, number: int) -> Mapping[str, int]:
+        return Counter(numbers_of(self._facts(number).text))
 
     def _load(self, number: int) -> Facts:
         index = self._index
@@ -167,7 +190,7 @@ class Verifier:
             asked = tuple(grams.tokens(str(rows[0]["fields"].get("question", ""))))
             answer = answer_of(rows[0])
         shingles = grams.shingles(grams.hashes(text), SHINGLE)
-        return shingles, Counter(numbers_of(text)), asked, answer
+        return Facts(shingles, asked, answer, text)
 
     @lru_cache(maxsize=1)  # noqa: B019 - one verifier a task
     def _line_starts(self) -> NDArray[np.int64]:
@@ -177,8 +200,15 @@ class Verifier:
 
 
 def numbers_of(text: str) -> list[str]:
-    """Every number of a text with the comparison sign before it, blanks removed."""
-    return ["".join(found.split()) for found in _NUMBER.findall(text)]
+    """Every number of a text with the sign before it (minus, comparison), after NFKC."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    found = []
+    for match in _NUMBER.finditer(text):
+        before = text[max(0, match.start() - 3) : match.start()].rstrip()
+        sign = before[-1:].replace("\u2212", "-") if before[-1:] in _SIGNS else ""
+        found.append(sign + match.group())
+    return found
 
 
 def numbers_agree(first: Mapping[str, int], second: Mapping[str, int]) -> bool:
@@ -188,6 +218,16 @@ def numbers_agree(first: Mapping[str, int], second: Mapping[str, int]) -> bool:
     """
     return not (any(first[n] > second.get(n, 0) for n in first)
                 and any(second[n] > first.get(n, 0) for n in second))  # fmt: skip
+
+
+def detail(words: Sequence[str], record: Document | Example) -> int:
+    """A hash of what tells alike texts apart: numbers among the tokens, question, answer."""
+    numbers = [word for word in words if word[0].isdigit()]
+    fields = {} if isinstance(record, Document) else record.fields
+    told = [str(fields.get(name, "")) for name in ("question", "answer", "answer_idx")]
+    text = "\x1f".join([*told, *sorted(numbers)])
+    raw = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(raw, "little")
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
@@ -227,13 +267,13 @@ def decide(
 
 
 def licence_rank(licence: str) -> int:
-    """0 free but for attribution, 1 share alike, 2 non-commercial or no derivatives, 3 unknown."""
-    text = licence.casefold()
-    if not text or "none stated" in text or "unknown" in text:
-        return 3
+    """0 free but for attribution, 1 share alike, 2 other known terms, 3 unknown or none stated."""
+    text = licence.casefold().strip()
+    if _FREE.fullmatch(text) or is_free(licence):
+        return 0
     if re.search(r"\bn[cd]\b|-n[cd]\b|non.?commercial|research|educational", text):
         return 2
-    return 1 if re.search(r"\bsa\b|-sa\b|share", text) else 0
+    return 1 if re.search(r"\bby[- ]sa\b|\bodc|share.?alike", text) else 3
 
 
 def preference(record: Document | Example) -> int:

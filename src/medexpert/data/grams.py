@@ -23,6 +23,7 @@ Hashes = NDArray[np.uint64]
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\uac00-\ud7af\U00020000-\U0003134f"
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{_CJK}]|[^\W\d_{_CJK}]+")
+_ASCII_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[a-z]+", re.ASCII)  # the same tokens, faster
 _HAS_CJK = re.compile(f"[{_CJK}]")
 _BASE = 0x9E3779B97F4A7C15  # odd, so that multiplying by it loses nothing modulo 2**64
 _WORDS_KEPT = 1 << 20
@@ -50,7 +51,8 @@ def normalise(text: str) -> str:
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text, in order."""
-    return _TOKEN.findall(normalise(text))
+    text = normalise(text)
+    return (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text)
 
 
 def hash_tokens(words: list[str]) -> Hashes:

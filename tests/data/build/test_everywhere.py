@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from invented import prose
+from living import MARK, all_gone
 from medexpert.data.build import build, plan
 from medexpert.data.build.phases import run_task
 from medexpert.recipe import Run
@@ -194,13 +195,16 @@ def test_killed_at_any_time_and_run_again(
 
     def start(out: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", _RUN, str(recipe), str(tmp_path / out)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        marked = {**os.environ, MARK: str(tmp_path)}
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=marked)
 
     assert start("whole").wait(120) == 0
     broken = start("broken")
     time.sleep(seconds)
     broken.send_signal(signal.SIGKILL)
     broken.wait()
+    assert all_gone(str(tmp_path), 5)
     assert start("broken").wait(120) == 0
     for name in FILES:
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

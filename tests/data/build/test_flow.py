@@ -154,6 +154,57 @@ def test_later_files_take_records_back(tmp_path: Path, make_recipe: Make) -> Non
     assert {d.ids["pmid"] for d in documents(tmp_path / "out")} == {"7002", "7003"}
 
 
+def test_the_last_version_of_a_citation_stays(tmp_path: Path, make_recipe: Make) -> None:
+    folder = tmp_path / "medline"
+    folder.mkdir()
+
+    def file(number: int, *versions: tuple[int, str], deleted: int = 0) -> None:
+        body = "".join(
+            f"<PubmedArticle><MedlineCitation><PMID>{pmid}</PMID><Article><ArticleTitle>{title}"
+            "</ArticleTitle><Abstract><AbstractText>"
+            f"{prose(sum(map(ord, title)), 4)}</AbstractText>"
+            "</Abstract></Article></MedlineCitation></PubmedArticle>" for pmid, title in versions
+        )  # fmt: skip
+        body += f"<DeleteCitation><PMID>{deleted}</PMID></DeleteCitation>" if deleted else ""
+        text = f"<?xml version='1.0'?><PubmedArticleSet>{body}</PubmedArticleSet>"
+        (folder / f"pubmed26n000{number}.xml").write_text(text)
+
+    file(1, (7001, "Old one"), (7002, "Old two"), (7003, "Gone"))
+    file(2, (7001, "New one"), deleted=7003)
+    file(3, (7002, "New two"), (7003, "Back"))
+    source = {"source": "medline-baseline", "path": str(folder)}
+    facts = made(make_recipe(knowledge=[source]), tmp_path / "out")
+    entry = facts["stages"]["knowledge"]["sources"]["medline-baseline"]
+    assert entry["dropped"] == {"superseded": 2, "deleted_citation": 1, "revoked": 1}
+    titles = {d.title.rstrip(".") for d in documents(tmp_path / "out")}
+    assert titles == {"New one", "New two", "Back"}
+
+
+def test_nothing_held_out_is_trained_on_but_for_a_number(
+    tmp_path: Path, write_rows: Rows, make_recipe: Make
+) -> None:
+    rows = [{"id": f"d{n}", "text": f"{prose(3, 20)} Take {n} mg once a day."} for n in range(20)]
+    rows += [{"id": f"e{n}", "text": prose(50 + n, 20)} for n in range(5)]
+    source = general(write_rows("g.jsonl", rows), heldout=5)
+    made(make_recipe(knowledge=[source]), tmp_path / "out")
+    held = {d.id for d in read_jsonl(tmp_path / "out" / "heldout.jsonl", Document)}
+    assert held == {f"e{n}" for n in range(5)}
+
+
+def test_copies_are_found_in_a_large_bucket(
+    tmp_path: Path, write_rows: Rows, make_recipe: Make
+) -> None:
+    """Leaflets alike but for the dose, and near copies of some with the same dose."""
+    text = prose(8, 30)
+    rows = [{"id": f"d{n}", "text": f"{text} Take {n} mg once a day."} for n in range(1, 301)]
+    rows += [
+        {"id": f"c{n}", "text": f"{text} Take {n} mg once each day."} for n in range(1, 301, 10)
+    ]
+    facts = made(make_recipe(knowledge=[general(write_rows("g.jsonl", rows))]), tmp_path / "out")
+    found = facts["stages"]["knowledge"]["sources"]["general-en"]["duplicates"]["near"]
+    assert found >= 29
+
+
 def test_private_text_is_redacted_or_refused(
     tmp_path: Path, make_recipe: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,13 +275,14 @@ def test_own_examples_come_back(tmp_path: Path, make_recipe: Make) -> None:
         Example("e", "mine", "mcq", "chat.mcq_label", {**choice, "explanation": ""}),
         Example("f", "mine", "task", "pubmedqa.lm_eval", asked),
         Example("g", "mine", "qa", "chat.qa", ["list"]),  # type: ignore[arg-type]
+        Example("h", "mine", "qa", "chat.qa", asked, lang=3),  # type: ignore[arg-type]
     ]
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(to_json, rows)) + "\n")
     source = {"source": "own-examples", "path": str(path)}
     facts = made(make_recipe(instruct=[source], max_bad_rows=1.0), tmp_path / "out")
     entry = facts["stages"]["instruct"]["sources"]["own-examples"]
-    assert (entry["kept"], entry["faults"]) == (1, 7)
+    assert (entry["kept"], entry["faults"]) == (1, 8)
     told = [json.loads(line)["what"] for line in (tmp_path / "out/drops.jsonl").open()]
     for part in (
         "kind 'essay' with this template; allowed: qa", "did you mean 'chat.qa'",

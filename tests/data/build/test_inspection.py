@@ -78,3 +78,20 @@ def test_stage_without_sources() -> None:
     problems, estimate = inspect_sources(Run.model_validate({"name": "t", "data": {}}))
     assert len(problems) == 3
     assert estimate == {"knowledge": {}, "instruct": {}, "adapt": {}}
+
+
+def test_passes_over_a_small_source_are_estimated(
+    tmp_path: Path, make_recipe: Callable[..., Run], write_rows: Callable[..., Path]
+) -> None:
+    small = write_rows("s.jsonl", [{"id": f"s{i}", "text": prose(i, 4)} for i in range(10)])
+    large = write_rows("l.jsonl", [{"id": f"l{i}", "text": prose(99 + i, 4)} for i in range(90)])
+    sources = [
+        {"source": "pubmed-abstracts", "path": str(small), "weight": 0.4},
+        {"source": "general-en", "path": str(large), "weight": 0.6},
+    ]
+    once = make_recipe(knowledge=sources)
+    often = make_recipe(knowledge=sources, max_epochs=3.0)
+    sizes = [sum(inspect_sources(recipe)[1]["knowledge"].values()) for recipe in (once, often)]
+    assert sizes[1] / sizes[0] == pytest.approx(1.2, abs=0.02)
+    facts = build(often, tmp_path / "out", key="k", progress=lambda line: None)
+    assert sizes[1] == pytest.approx(facts["stages"]["knowledge"]["characters"], rel=0.05)

@@ -93,6 +93,8 @@ def test_contradicting_annotators_make_a_maybe_candidate() -> None:
     [
         (replace(ROW, abstract=()), "no_abstract"),
         (replace(ROW, abstract=ROW.abstract[2:3]), "no_abstract"),
+        (replace(ROW, abstract=ROW.abstract[:2]), "no_conclusion_section"),
+        (replace(ROW, abstract=(("", "Pain rose. We conclude so."),)), "no_conclusion_section"),
         (replace(ROW, label=""), "no_label"),
         (replace(ROW, outcome="number of new teeth"), "answer_not_in_abstract"),
         (replace(ROW, evidence=("a sentence of the full text only",)), "answer_not_in_abstract"),

@@ -136,6 +136,15 @@ def test_a_question_in_capitals_is_written_small() -> None:
     assert made.question == "Can walks in Oslo improve sleep?"
 
 
+def test_articles_and_hyphens_in_capitals_are_written_small() -> None:
+    title = "CAN A SHORT-TERM COURSE OF VITAMIN A IN PRIMARY-CARE PATIENTS WITH PARKINSON'S HELP?"
+    made = ask(title, "The Care Council of Oslo paid.")
+    assert isinstance(made, Asked)
+    assert made.question == (
+        "Can a short-term course of vitamin A in primary-care patients with Parkinson's help?"
+    )
+
+
 @pytest.mark.parametrize(
     ("verb", "third", "was"),
     [

@@ -62,7 +62,6 @@ def _nothing(done: object) -> list[Any]:
 def _items(family: str, name: str, path: str) -> Any:
     from medexpert.data import opened, stats
     from medexpert.data.audit import audit
-    from medexpert.data.quarantine.files import rows_of
     from medexpert.data.readers import READERS
     from medexpert.data.readers.benchmarks import BENCHMARK_READERS
     from medexpert.data.readers.rows import Part, read
@@ -75,7 +74,6 @@ def _items(family: str, name: str, path: str) -> Any:
             "stats": lambda: _nothing(stats.stats(path)),
             "show": lambda: show(path, count=0),
             "opened": lambda: opened.rows(path),
-            "rows": lambda: rows_of(path),
             "audit": lambda: _nothing(audit([path], [f"file:{path}"], "", say=print)),
         }[name]()
     return read(READERS[name], [Part(path)])

@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medexpert.data import opened
-from medexpert.data.quarantine.files import rows_of
 from medexpert.data.readers.json_rows import json_array, json_object
 from medexpert.data.readers.rows import Fault, Part, jsonl
 from medexpert.data.readers.tables import csv_rows
@@ -31,9 +30,8 @@ SOURCES: dict[str, Rows] = {
     "csv-head": csv_rows(("a", "b"), delimiter="\t"),
     "xml": xml_records("b", roots=("a", "b")),
     "opened": lambda part: opened.rows(part.path),
-    "audit": lambda part: rows_of(part.path),
 }
-FILES = {"csv": "f.csv", "xml": "f.xml", "opened": "f.json", "audit": "f.json"}
+FILES = {"csv": "f.csv", "xml": "f.xml", "opened": "f.json"}
 TOKENS = st.sampled_from(
     [b'{"a": 1}', b'{"a": [1]}', b"[", b"]", b"{", b"}", b'"', b"\\u", b"\\ud800", b"\\", b",",
      b"\n", b"\r", b"\r\n", b"\0", b"\xff", b"\xef\xbb\xbf", b"1e999", b"NaN", b"null", b":",

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from medexpert.data import quarantine
+from medexpert.data.opened import rows
 from medexpert.data.quarantine import Quarantine
-from medexpert.data.quarantine.files import probe_of, rows_of
+from medexpert.data.quarantine.files import probe_of
 from medexpert.data.readers.rows import Fault
 from medexpert.records import Document
 
@@ -48,7 +49,7 @@ def exam(real_data: Path) -> dict[str, set[str]]:
     opened = Quarantine(index)
     number = {name: str(at) for at, (_, name) in enumerate(index.items)}
     found: dict[str, set[str]] = {}
-    for row in rows_of(str(real_data / "stage2" / "medqa_us_mcq.jsonl.gz")):
+    for row in rows(str(real_data / "stage2" / "medqa_us_mcq.jsonl.gz")):
         assert not isinstance(row, Fault)
         for hit in opened.hits_of(probe_of(row[1])):
             found.setdefault(str(row[1]["id"]), set()).add(number[hit.item])

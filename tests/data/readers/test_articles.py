@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from medexpert.data.quarantine.ids import pmids
 from medexpert.data.readers import READERS
 from medexpert.data.readers.rows import Drop, Fault, Item, Part, read
 from medexpert.records import Document
@@ -49,7 +51,7 @@ def test_s2orc_with_blocks(write_rows: Callable[..., Path]) -> None:
     assert document.text == "Zinc\nShort.\n\n## Intro\n\nOne.\n\nTwo.\n\n## Doses\n\nThree."
     assert document.ids == {"s2orc": "77", "pmid": "12", "doi": "10.1/a", "pmcid": "PMC5"}
     bare = {"paper_id": "78", "abstract": [], "body_text": []}
-    assert of("s2orc", write_rows("t.jsonl", [bare])) == [Drop("78", "no_text")]
+    assert of("s2orc", write_rows("t.jsonl", [bare])) == [Drop("s2orc-78", "no_text")]
     cord = {"paper_id": "ab", "metadata": {"title": "Iron"}, "body_text": [{"text": "x"}]}
     assert only("s2orc", write_rows("u.jsonl", [cord])).text == "Iron\nx"
 
@@ -68,6 +70,8 @@ def spans_row(**change: Any) -> dict[str, Any]:
     }  # fmt: skip
     content = {"source": {"oainfo": {"license": "CCBY"}}, "text": text, "annotations": marks}
     ids = {"PubMed": "12", "PubMedCentral": "5", "DOI": "10.1/A", "MAG": None}
+    if "externalids" in change:
+        ids = change.pop("externalids")
     return {"corpusid": 77, "externalids": ids, "content": content | change}
 
 
@@ -76,7 +80,9 @@ def test_s2orc_with_spans(write_rows: Callable[..., Path]) -> None:
     assert document.text == "Zinc\nShort.\n\n## Intro\n\nOne.\n\n## Doses\n\nTwo."
     assert document.ids == {"s2orc": "77", "pmid": "12", "pmcid": "PMC5", "doi": "10.1/a"}
     assert document.licence == "CCBY"
-    assert of("s2orc", write_rows("t.jsonl", [spans_row(text=None)])) == [Drop("77", "no_text")]
+    assert of("s2orc", write_rows("t.jsonl", [spans_row(text=None)])) == [
+        Drop("s2orc-77", "no_text")
+    ]
     bare = only("s2orc", write_rows("u.jsonl", [spans_row(annotations={})]))
     assert bare.text.startswith("Zinc\nShort.")
 
@@ -125,7 +131,42 @@ def test_text_without_ids_is_named_by_its_line(write_rows: Callable[..., Path]) 
     first, second = of("text_jsonl", write_rows("c4-00.json.gz", rows))
     assert isinstance(first, Document)
     assert isinstance(second, Document)
-    assert [first.id, second.id] == ["c4-00.json.gz:1", "c4-00.json.gz:2"]
+    assert re.fullmatch(r"c4-00-1-[0-9a-f]{8}", first.id)
+    assert re.fullmatch(r"c4-00-2-[0-9a-f]{8}", second.id)
+
+
+def test_texts_of_two_folders_and_their_own_ids(tmp_path: Path) -> None:
+    found: list[Any] = []
+    held: dict[str, list[dict[str, Any]]] = {
+        "a": [{"text": "One."}, {"text": "Two.", "id": "mine-7"}],
+        "b": [{"text": "Three."}, {"text": "Four.", "id": 8, "pmid": 98000001}],
+    }
+    for folder, rows in held.items():
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "data.jsonl"
+        file.write_text("\n".join(json.dumps(row) for row in rows))
+        found += of("text_jsonl", file)
+    assert len({item.id for item in found}) == 4
+    assert [item.id for item in found[1::2]] == ["mine-7", "8"]
+    assert pmids(found[3]) >= {"98000001"}
+    books = [tmp_path / folder / "book.txt" for folder in "ab"]
+    for book in books:
+        book.write_text(f"A book of {book.parent.name}.")
+    assert only("textbook_txt", books[0]).id != only("textbook_txt", books[1]).id
+
+
+def test_numbers_of_other_collections_are_no_pmids(
+    tmp_path: Path, write_rows: Callable[..., Path]
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "w.parquet"
+    page = {"id": ["12"], "url": ["https://en.wikipedia.org/wiki/x"], "title": ["x"], "text": ["y"]}
+    parquet.write_table(arrow.table(page), file)
+    documents = [only("wikipedia", file), only("fineweb", file)]
+    documents.append(only("s2orc", write_rows("s.jsonl", [spans_row(externalids=None)])))
+    assert [item.id for item in documents] == ["wikipedia-en-12", "fineweb-12", "s2orc-77"]
+    assert not any(map(pmids, documents))
 
 
 def test_parquet_of_the_web(tmp_path: Path) -> None:
@@ -136,7 +177,7 @@ def test_parquet_of_the_web(tmp_path: Path) -> None:
                "language": ["en"], "token_count": [2], "score": [3.5]}  # fmt: skip
     parquet.write_table(arrow.table(columns), file)
     document = only("fineweb", file)
-    assert (document.id, document.text, document.lang) == ("<urn:uuid:1>", "Bones.", "en")
+    assert (document.id, document.text, document.lang) == ("fineweb-<urn:uuid:1>", "Bones.", "en")
     columns = {"id": ["12"], "url": ["https://zh.wikipedia.org/wiki/x"], "title": ["锌"],
                "text": ["锌是金属。"]}  # fmt: skip
     parquet.write_table(arrow.table(columns), file)
@@ -159,8 +200,8 @@ def test_a_plain_book_is_cut_between_paragraphs(tmp_path: Path) -> None:
         [line.rstrip() for line in lines] + ["last"]
     )
     assert all(len(item.text) < 23_000 for item in documents)
-    assert [item.id for item in documents] == ["Anatomy_Gray.txt:1", "Anatomy_Gray.txt:11",
-                                               "Anatomy_Gray.txt:21"]  # fmt: skip
+    assert [item.id[:-8] for item in documents] == ["Anatomy_Gray-1-", "Anatomy_Gray-11-",
+                                                    "Anatomy_Gray-21-"]  # fmt: skip
     assert documents[0].title == "Anatomy Gray"
     pieces = [item for index in range(2) for item in read(READERS["textbook_txt"],
               [Part(str(path), index, 2)])]  # fmt: skip

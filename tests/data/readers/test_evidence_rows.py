@@ -11,6 +11,7 @@ from medexpert.data.readers.evidence_rows import (
     EvidenceRow,
     evidence_rows,
     evidence_tables,
+    rows_of,
 )
 from medexpert.data.readers.rows import Change, Drop, Fault, Part
 from medexpert.records import UserError
@@ -48,6 +49,8 @@ def test_json_rows(write_rows: Callable[..., Path]) -> None:
         ({"label": None}, "no_valid_label"),
         ({"outcome": " "}, "no_outcome"),
         ({"label": LABELS[2]}, "label_against_valid_annotations"),
+        ({"annotations": [vote(LABELS[1], "False")]}, "no_valid_label"),
+        ({"annotations": [vote(LABELS[1]), vote(LABELS[2])]}, "annotators_split_evenly"),
     ],
 )
 def test_drops(write_rows: Callable[..., Path], change: Any, reason: str) -> None:
@@ -55,9 +58,9 @@ def test_drops(write_rows: Callable[..., Path], change: Any, reason: str) -> Non
 
 
 def test_an_invalid_annotation_does_not_count(write_rows: Callable[..., Path]) -> None:
-    votes = [vote(LABELS[0], "False"), vote(LABELS[0], "False"), vote(LABELS[1])]
+    votes = [vote(LABELS[0], "False", "longer"), vote(LABELS[0], "False"), vote(LABELS[1])]
     (row,) = of(write_rows("e.jsonl", [prompt(annotations=votes)]))
-    assert row.label == LABELS[1]
+    assert (row.label, row.evidence) == (LABELS[1], ("shorter (p = 0.01)",))
 
 
 def test_label_in_another_spelling(write_rows: Callable[..., Path]) -> None:
@@ -143,6 +146,85 @@ def test_splits_by_article(tmp_path: Path) -> None:
         list(evidence_tables(votes, prompts, splits=str(tmp_path)))
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The published tables under their own names: 1, 6, 7 in one split each, 8 in none."""
+    head = PROMPTS.splitlines()[0]
+    (tmp_path / "annotations_merged.csv").write_text(
+        HEAD
+        + "".join(f"0,{n},{n},True,True,significantly decreased,x,-1,True\n" for n in (1, 6, 7, 8))
+    )
+    (tmp_path / "prompts_merged.csv").write_text(
+        f"{head}\n" + "".join(f"{n},{n},stay,tea,water\n" for n in (1, 6, 7, 8))
+    )
+    for folder in ("txt_files", "splits"):
+        (tmp_path / folder).mkdir()
+    for number in (1, 6, 7, 8):
+        (tmp_path / "txt_files" / f"PMC{number}.txt").write_text(STRUCTURED, encoding="utf-8")
+    for split, article in (("train", 1), ("validation", 6), ("test", 7)):
+        (tmp_path / "splits" / f"{split}_article_ids.txt").write_text(f"{article}\n")
+    return tmp_path
+
+
+def around(folder: Path, *slices: tuple[int, int]) -> list[Any]:
+    names = ("annotations_merged.csv", "prompts_merged.csv")
+    parts = [Part(str(folder / n), *part) for part in slices or [(0, 1)] for n in names]
+    return list(rows_of("evidence_tables", parts))
+
+
+def test_rows_of_the_tables_without_the_test_split(project: Path) -> None:
+    first, second, third, fourth = around(project)
+    assert (first.id, first.split, second.id, second.split) == (
+        "ei2-1",
+        "train",
+        "ei2-6",
+        "validation",
+    )
+    assert first.abstract[1] == ("RESULTS", "Shorter.")
+    assert third == Drop("ei2-7", "other_split")
+    assert fourth == Drop("ei2-8", "no_split")
+    assert around(project, (0, 2), (1, 2)) == [first, second, third, fourth]
+
+
+def test_rows_of_json_lines(write_rows: Callable[..., Path]) -> None:
+    splits = ("train", "validation", "test", "")
+    rows = [prompt(id=f"ei2-{n}", split=split) for n, split in enumerate(splits)]
+    part = Part(str(write_rows("e.jsonl", rows)))
+    found: list[Any] = list(rows_of("evidence_inference", [part]))
+    assert [item.id for item in found if isinstance(item, EvidenceRow)] == [
+        "ei2-0",
+        "ei2-1",
+        "ei2-3",
+    ]
+    assert found[2] == Drop("ei2-2", "other_split")
+    with pytest.raises(UserError, match="unknown Evidence Inference reader 'evidence_table'"):
+        list(rows_of("evidence_table", [part]))
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("prompts_merged.csv", r"annotations_merged\.csv: no prompts_merged\.csv beside it"),
+        (
+            "annotations_merged.csv",
+            r"annotations_merged\.csv: .*no such file|no annotations_merged",
+        ),
+        ("txt_files", r"txt_files: the articles are missing; allowed: the project's folder"),
+        ("splits", r"test_article_ids\.txt is missing: which articles are the test split"),
+    ],
+)
+def test_what_is_missing_around_the_tables(project: Path, gone: str, told: str) -> None:
+    (project / gone).rename(project / "elsewhere")
+    with pytest.raises(UserError, match=told):
+        around(project)
+
+
+def test_prompts_alone_are_told(tmp_path: Path) -> None:
+    (tmp_path / "prompts_merged.csv").write_text(PROMPTS)
+    with pytest.raises(UserError, match=r"prompts_merged\.csv: no annotations_merged\.csv beside"):
+        list(rows_of("evidence_tables", [Part(str(tmp_path / "prompts_merged.csv"))]))
+
+
 def test_article_without_headings(tmp_path: Path) -> None:
     row = tables(tmp_path, PLAIN)[1]
     assert (row.title, row.abstract) == ("Tea and stay", (("", "By lot. Shorter."),))
@@ -156,7 +238,7 @@ def test_missing_article(tmp_path: Path) -> None:
             str(tmp_path / "a.csv"), str(tmp_path / "p.csv"), str(tmp_path / "txt_files")
         )
     )
-    assert found[1].what == "no such file"
+    assert found[1].what.endswith("PMC7.txt: no such file")
     with pytest.raises(UserError, match=r"none\.csv: no such file"):
         list(evidence_tables(str(tmp_path / "none.csv"), str(tmp_path / "p.csv")))
 
@@ -166,6 +248,7 @@ def test_published_rows_read_whole(real_data: Path) -> None:
     found = list(evidence_rows(Part(str(path)) for path in paths))
     assert not [item for item in found if isinstance(item, Fault)]
     reasons = [item.reason for item in found if isinstance(item, Drop)]
-    assert sum(isinstance(item, EvidenceRow) for item in found) == 2062
-    assert reasons.count("no_valid_label") == 19
+    assert sum(isinstance(item, EvidenceRow) for item in found) == 2035
+    assert reasons.count("no_valid_label") == 32
+    assert reasons.count("annotators_split_evenly") == 14
     assert reasons.count("label_against_valid_annotations") == 106

@@ -74,6 +74,10 @@ def test_a_label_written_otherwise_is_counted(
         ({"options": ["one"]}, "field 'options': an object is expected, not a list"),
         ({"options": {"A": "one", "B": 2}}, "field 'B': a string is expected, not a number"),
         ({"options": {"A": "one", "why": "x"}}, "field 'options': 'why' is no option letter"),
+        (
+            {"options": {"A": "x", "a": "y", "B": "z"}},
+            "field 'options': 'A' and 'a' are one letter",
+        ),
         ({"answer_idx": "two"}, "unknown answer label 'two'"),
         ({"answer_idx": 1}, "field 'answer_idx': a string is expected, not a number"),
     ],

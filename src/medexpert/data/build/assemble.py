@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medexpert.data import dedup, mix
+from medexpert.data import catalogue, dedup, mix
 from medexpert.data.build.phases import SLICES, load, shard_infos
 from medexpert.data.build.plan import Job
 from medexpert.data.build.shards import LINE, RECORD, Index, Lines
@@ -36,6 +36,8 @@ class Stage:
     line_shard: NDArray[np.int64]
     gone: dict[str, Bools] = field(default_factory=dict)
     stands_for: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    twins: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Records that are alike to another but for their numbers."""
     heldout: Bools = field(default_factory=lambda: np.empty(0, dtype=bool))
     order: mix.Refs = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     targets: dict[str, float] = field(default_factory=dict)
@@ -124,24 +126,41 @@ def _revoked(found: Stage) -> None:
 
 
 def _repeated_ids(found: Stage) -> None:
-    """The same id twice in a source, in different parts of its files: a bad row."""
-    order = np.lexsort((np.arange(len(found.index)), found.column("name"), found.source))
+    """The same id twice in a source, in different parts of its files.
+
+    In a source with updates (MEDLINE) the last version stays; elsewhere the first does, and the
+    other is a bad row.
+    """
+    places = np.arange(len(found.index))
+    updated = np.isin(found.source, [i for i, name in enumerate(found.names) if _has_updates(name)])
+    # The one that stays comes first in its group.
+    turn = np.where(updated, -places, places)
+    order = np.lexsort((turn, found.gone["revoked"], found.column("name"), found.source))
     names, sources = found.column("name")[order], found.source[order]
     again = np.zeros(len(order), dtype=bool)
     again[1:] = (names[1:] == names[:-1]) & (sources[1:] == sources[:-1])
     mask = np.zeros(len(order), dtype=bool)
     mask[order[again]] = True
-    found.gone["bad_row"] = mask & ~found.gone["revoked"]
+    mask &= ~found.gone["revoked"]
+    found.gone["superseded"] = mask & updated
+    found.gone["bad_row"] = mask & ~updated
+
+
+def _has_updates(source: str) -> bool:
+    return catalogue.find(source).reader == "medline"
 
 
 def _duplicates(job: Job, store: Store, found: Stage) -> None:
     pairs = np.empty((0, 2), dtype=np.int64)
+    apart = [pairs]
     if job.recipe.data.near_duplicates:
         number = job.recipe.stages().index(found.name)
         for part in range(SLICES):
             pairs = np.concatenate([pairs, load(store, f"verify/{found.name}-{part:02d}.npy")])
             facts = store.read_json(f"verify/{number * SLICES + part:05d}.json")
             found.spared.update(facts["spared"])
+            apart.append(load(store, f"verify/{found.name}-{part:02d}.apart.npy"))
+    found.twins = np.unique(np.concatenate(apart))
     prefer = found.column("prefer").astype(np.int64)
     there = found.stays()
     prefer[~there] = 256  # never the copy that stays
@@ -186,15 +205,19 @@ def _labels(found: Stage) -> NDArray[np.str_]:
 
 
 def _hold_out(found: Stage, sources: Sequence[Source]) -> None:
-    """Set aside the documents whose seeded hash is smallest, whatever the file's order."""
+    """Set aside the documents whose seeded hash is smallest, whatever the file's order.
+
+    One that is alike to another but for its numbers is not set aside: its text is trained on.
+    """
     found.heldout = np.zeros(len(found.index), dtype=bool)
-    stays = found.stays()
+    free = found.stays()
+    free[found.twins] = False
     for position, source in enumerate(sources):
-        numbers = np.flatnonzero(stays & (found.source == position))
+        numbers = np.flatnonzero(free & (found.source == position))
         if source.heldout > len(numbers):
             raise UserError(
                 f"heldout = {source.heldout}, but source {source.source!r} has {len(numbers)} "
-                "documents after filtering",
+                "documents after filtering that are unlike any other",
                 where=f"data.{found.name}",
             )
         order = np.argsort(found.column("rank")[numbers], kind="stable")
@@ -273,7 +296,7 @@ def record_id(found: Stage, lines: Lines, number: int) -> str:
     starts = np.searchsorted(found.line_record, number)
     identifier = str(json.loads(_line(found, lines, int(starts)))["id"])
     parts = int(found.column("lines")[number])
-    return identifier.removesuffix("#1") if parts > 1 else identifier
+    return identifier.removesuffix(f"#1of{parts}") if parts > 1 else identifier
 
 
 def _write_drops(

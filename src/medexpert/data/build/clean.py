@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,21 +10,23 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from medexpert.data import catalogue, dedup, filters, grams, minhash, parts
+from medexpert.data.build.bad_rows import Places, by_file, is_table, too_many
 from medexpert.data.build.plan import Job, Shard
 from medexpert.data.build.shards import Row, Writer
 from medexpert.data.build.sources import open_items, rank, stamp, styled
 from medexpert.data.build.store import Store
+from medexpert.data.card.facts import FIRST_FAULTS
 from medexpert.data.catalogue import SourceEntry
 from medexpert.data.filters.language import language
 from medexpert.data.quarantine import Hit, Quarantine
 from medexpert.data.readers.rows import Change, Drop, Fault, Part
+from medexpert.recipe_data import Source
 from medexpert.records import Document, Example, UserError, to_json
 
 REVOKES = "deleted_citation"
 """A reader's drop that takes back the record of this id in an earlier file (MEDLINE updates)."""
 UNDETERMINED = "und"
 """ISO 639's code for a language that cannot be told."""
-FAULTS_TOLD = 5
 FAULTS_TO_STOP = 500
 """A file that can no longer be good is not read to its end: so many bad rows, over the share."""
 
@@ -40,8 +41,8 @@ class Counts:
     changed: Counter[str] = field(default_factory=Counter)
     hits: Counter[tuple[str, str]] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
-    files: dict[str, list[int]] = field(default_factory=dict)  # path -> [rows, bad rows]
-    faults: list[tuple[str, str]] = field(default_factory=list)
+    files: dict[str, list[int]] = field(default_factory=dict)  # [rows, bad rows, 1: a table]
+    faults: list[tuple[str, str, str]] = field(default_factory=list)  # file, where, what
     revoked: list[tuple[int, int]] = field(default_factory=list)  # name, records before
 
     def facts(self) -> dict[str, Any]:
@@ -101,6 +102,7 @@ class Cleaner:
         )
         # The PubMedQA reader itself yields only its fold's training items.
         self._exempt = "pubmedqa" if self.entry.reader == "pubmedqa" else ""
+        self._places = Places(hidden=self.source.phi != "off")
         self._redactor: Any = None
         if self.source.phi != "off":
             from medexpert.data.privacy import Redactor
@@ -111,15 +113,22 @@ class Cleaner:
 
     def run(self) -> None:
         """Read every part to its end (or limit). Raises UserError for a file of bad rows."""
-        if self.source.limit or not self.shard.parts:
-            self._read(self.shard.parts)
-        else:
-            for part in self.shard.parts:
-                self._read((part,))
+        if not self.shard.parts:
+            self._read((), self.source)
+        limit = self.source.limit  # of records, over all parts
+        for part in self.shard.parts:
+            count = self._read((part,), self.source.model_copy(update={"limit": limit}))
+            if self.source.limit and (limit := limit - count) <= 0:
+                break
 
-    def _read(self, parts: tuple[Part, ...]) -> None:
-        rows = self.counts.files.setdefault(parts[0].path if parts else self.entry.name, [0, 0])
-        for item in open_items(self.recipe, self.source, self.entry, parts, self.shard.of):
+    def _read(self, parts: tuple[Part, ...], source: Source) -> int:
+        """Take the items of a part; returns how many were records (no change, no bad row)."""
+        path = parts[0].path if parts else self.entry.name
+        file = self._places.file(path)
+        rows = self.counts.files.setdefault(file, [0, 0, int(is_table(self.entry, path))])
+        count = 0
+        for item in open_items(self.recipe, source, self.entry, parts, self.shard.of):
+            count += not isinstance(item, Change | Fault)
             if isinstance(item, Change):
                 self.counts.changed[item.what] += 1
                 continue
@@ -127,26 +136,29 @@ class Cleaner:
             self.counts.read += 1
             if isinstance(item, Fault):
                 rows[1] += 1
-                self._fault(item, rows)
+                self._fault(item, path, rows)
             elif isinstance(item, Drop):
                 if item.reason == REVOKES:
-                    self.counts.revoked.append((name_of(item.id), self.records))
-                self._drop(item.id, item.reason)
+                    name = name_of(self._places.record(item.id))
+                    self.counts.revoked.append((name, self.records))
+                self._drop(self._places.record(item.id), self._places.reason(item.reason))
             else:
                 self._take(stamp(item, self.entry))
+        return count
 
-    def _fault(self, fault: Fault, rows: list[int]) -> None:
-        if len(self.counts.faults) < FAULTS_TOLD:
-            self.counts.faults.append((fault.where, fault.what))
-        self._drop(fault.where, "bad_row", what=fault.what)
-        if rows[1] >= FAULTS_TO_STOP and rows[1] > self.settings.max_bad_rows * rows[0] * 2:
-            raise too_many_bad_rows(
-                fault.where.rpartition(":")[0] or fault.where,
-                rows[0],
-                rows[1],
-                self.settings.max_bad_rows,
-                self.counts.faults,
-            )
+    def _fault(self, fault: Fault, path: str, rows: list[int]) -> None:
+        file, where = self._places.file(path), self._places.row(path, fault.where)
+        what = self._places.what(fault.what)
+        first = [told[1:] for told in self.counts.faults if told[0] == file]
+        if len(first) < FIRST_FAULTS:
+            first.append((where, what))
+            self.counts.faults.append((file, where, what))
+        self._drop(where, "bad_row", what=what)
+        read, bad, table = rows
+        allowed = self.settings.max_bad_rows
+        whole = by_file(self.entry, bool(table), read)
+        if whole and bad >= FAULTS_TO_STOP and bad > allowed * read * 2:
+            raise too_many(file, read, bad, allowed, first)
 
     def _take(self, record: Document | Example) -> None:
         self.counts.characters += characters(record)
@@ -154,7 +166,7 @@ class Cleaner:
             try:
                 record, found = self._redactor.record(record)
             except UserError as refusal:
-                self._drop(_hidden(record.id), "phi_refused", what=refusal.what)
+                self._drop(self._places.record(record.id), "phi_refused", what=refusal.what)
                 return
             self.counts.redacted.update(found)
         result = filters.filtered(record, self.settings.filters, min_chars=self.settings.min_chars)
@@ -170,7 +182,8 @@ class Cleaner:
         record = tidied
         if not record.lang:
             record = replace(record, lang=language(grams.content(record))[0] or UNDETERMINED)
-        words = grams.hashes(grams.content(record))
+        tokens = grams.tokens(grams.content(record))
+        words = grams.hash_tokens(tokens)
         hit = self._hit(record, words)
         if hit is not None:
             self.counts.hits[hit.benchmark, hit.kind] += 1
@@ -182,7 +195,7 @@ class Cleaner:
                 score=round(hit.score, 4),
             )
             return
-        self._keep(record, words)
+        self._keep(record, tokens, words)
 
     def _tidied(self, record: Document | Example) -> Document | Example | None:
         """Medical talk without greetings, names and advertising; None when that was all of it."""
@@ -212,7 +225,7 @@ class Cleaner:
             return next((hit for hit in hits if hit.benchmark != self._exempt), None)
         return self._quarantine.hit(record, words)
 
-    def _keep(self, record: Document | Example, words: grams.Hashes) -> None:
+    def _keep(self, record: Document | Example, tokens: list[str], words: grams.Hashes) -> None:
         # A signature is of the set; shingles that repeat do not change it.
         shingles = grams.ngrams(words, min(minhash.SHINGLE, len(words)) or 1)
         near = self.settings.near_duplicates and len(shingles)
@@ -223,6 +236,7 @@ class Cleaner:
         row = Row(
             rank=int.from_bytes(seeded[:8], "big"),
             name=name_of(record.id),
+            detail=dedup.detail(tokens, record),
             prefer=dedup.preference(record),
             words=len(words),
             chars=characters(record),
@@ -243,7 +257,7 @@ class Cleaner:
             return
         texts = parts.cut(record.text, self.settings.max_chars)
         for number, text in enumerate(texts, 1):
-            name = record.id if len(texts) == 1 else f"{record.id}#{number}"
+            name = record.id if len(texts) == 1 else f"{record.id}#{number}of{len(texts)}"
             yield replace(record, id=name, text=text)
 
     def _drop(self, identifier: str, reason: str, **more: Any) -> None:
@@ -263,25 +277,8 @@ def name_of(identifier: str) -> int:
     return int.from_bytes(rank(0, identifier)[:8], "big")
 
 
-def _hidden(identifier: str) -> str:
-    """A path of the user's may hold a name."""
-    return hashlib.sha256(identifier.encode("utf-8", "replace")).hexdigest()[:16]
-
-
 def characters(record: Document | Example) -> int:
     """Characters of text in a record (an example: of all its fields)."""
     if isinstance(record, Document):
         return len(record.text)
     return sum(map(len, filters.strings(record.fields)))
-
-
-def too_many_bad_rows(
-    file: str, rows: int, bad: int, allowed: float, faults: list[tuple[str, str]]
-) -> UserError:
-    """The summary with which a file of bad rows stops a build."""
-    shown = "; ".join(f"{where}: {what}" for where, what in faults[:3])
-    return UserError(
-        f"{bad:,} of {rows:,} rows are bad ({bad / max(rows, 1):.1%}); first: {shown}",
-        where=file,
-        allowed=f"at most {allowed:.0%} bad rows (data.max_bad_rows)",
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from medexpert.records import UserError
 
 _CHUNK = 1 << 20
 _KEPT = 100_000
+_REMOTE: dict[tuple[str, str], str] = {}
+"""SHA-256 by URL and what its server tells of the file: each is read once a process."""
 
 
 def cache_file() -> Path:
@@ -46,7 +48,7 @@ class Sums:
     def of(self, path: str) -> str:
         """Hex SHA-256 of a file's bytes. Raises UserError when it cannot be read."""
         if "://" in path:
-            return _sum(path)
+            return _remote(path)
         try:
             state = os.stat(path)
         except OSError as error:
@@ -79,12 +81,30 @@ def _sum(path: str) -> str:
     return state.hexdigest()
 
 
+def _remote(url: str) -> str:
+    import fsspec
+
+    try:
+        fs, place = fsspec.core.url_to_fs(url)
+        told = str(sorted(fs.info(place).items(), key=lambda pair: str(pair[0])))
+    except Exception:  # whatever a file system raises, opening the file tells it better
+        return _sum(url)
+    if (url, told) not in _REMOTE:
+        _REMOTE[url, told] = _sum(url)
+    return _REMOTE[url, told]
+
+
 def source_digests(recipe: Run) -> dict[str, dict[str, str]]:
     """ "stage/source" -> {path: SHA-256}: the raw data that a build's key depends on.
 
     Holds only the stages that are switched on. Paths are as short as tells them apart. Raises
     UserError for a source that is not there.
     """
+    return {name: shortened(sums) for name, sums in source_sums(recipe).items()}
+
+
+def source_sums(recipe: Run) -> dict[str, dict[str, str]]:
+    """As :func:`source_digests`, by the paths as they are."""
     sums = Sums()
     found: dict[str, dict[str, str]] = {}
     for stage in recipe.stages():
@@ -94,7 +114,7 @@ def source_digests(recipe: Run) -> dict[str, dict[str, str]]:
             for origin in [catalogue.find(name) for name in source.of] or [entry]:
                 for place in files_of(origin, recipe.data.root, source.path):
                     files += _inside(place)
-            found[f"{stage}/{entry.name}"] = shortened({file: sums.of(file) for file in files})
+            found[f"{stage}/{entry.name}"] = {file: sums.of(file) for file in files}
     sums.save()
     return found
 
@@ -110,11 +130,20 @@ def _inside(place: str) -> list[str]:
 
 def shortened(sums: Mapping[str, str]) -> dict[str, str]:
     """The same sums by paths without their common folder."""
-    if not sums:
-        return {}
-    folder = os.path.commonpath([os.path.dirname(path) or "." for path in sums])
-    cut = len(folder) + 1 if folder not in ("", ".") else 0
-    return {path[cut:] if cut else path: value for path, value in sums.items()}
+    names = short_names(sums)
+    return {names[path]: value for path, value in sums.items()}
+
+
+def short_names(paths: Iterable[str]) -> dict[str, str]:
+    """Path or URL -> what is left of it without the folder that all share."""
+    # A URL's // stays one separator and the mark of a user's folder, /./, is none.
+    split = {path: [step for step in path.split("/") if step != "."] for path in paths}
+    cut = 0
+    for names in zip(*(steps[:-1] for steps in split.values()), strict=False):
+        if len(set(names)) > 1:
+            break
+        cut += 1
+    return {path: "/".join(steps[cut:]) for path, steps in split.items()}
 
 
 def benchmark_digests(recipe: Run) -> dict[str, dict[str, str]]:

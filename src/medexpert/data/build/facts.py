@@ -11,35 +11,36 @@ from numpy.typing import NDArray
 
 from medexpert.data import catalogue
 from medexpert.data.build.assemble import Stage
-from medexpert.data.build.clean import too_many_bad_rows
-from medexpert.data.build.digests import source_digests
+from medexpert.data.build.bad_rows import Places, check_shares
+from medexpert.data.build.digests import short_names, source_sums
 from medexpert.data.build.phases import shard_infos
 from medexpert.data.build.plan import Job, size_of
 from medexpert.data.build.store import Store
+from medexpert.data.card.facts import FIRST_FAULTS
+from medexpert.data.readers.local_files import split_path
 from medexpert.manifest import versions
 from medexpert.recipe import StageName
 from medexpert.recipe_data import PLACE, Source
 
-FAULTS_TOLD = 5
 REFUSED = ("phi_refused",)
 
 
 def check_bad_rows(job: Job, store: Store) -> None:
-    """Raises UserError for the first file whose share of bad rows is above the limit."""
+    """Raises UserError for the first file, or source of documents, with too many bad rows."""
     for stage in job.recipe.stages():
-        rows: dict[str, list[int]] = {}
-        faults: dict[str, list[tuple[str, str]]] = {}
-        for shard in shard_infos(job, store, stage):
-            for file, (read, bad) in shard.facts["files"].items():
-                held = rows.setdefault(file, [0, 0])
-                held[0] += read
-                held[1] += bad
-            for where, what in shard.facts["faults"]:
-                faults.setdefault(where.rpartition(":")[0], []).append((where, what))
-        for file, (read, bad) in rows.items():
-            if bad > job.recipe.data.max_bad_rows * read:
-                told = [f for name, found in faults.items() if name.startswith(file) for f in found]
-                raise too_many_bad_rows(file, read, bad, job.recipe.data.max_bad_rows, told)
+        shards = shard_infos(job, store, stage)
+        for source in job.recipe.sources(stage):
+            mine = [shard.facts for shard in shards if shard.source == source.source]
+            check_shares(catalogue.find(source.source), mine, job.recipe.data.max_bad_rows)
+
+
+def shares_line(stage: str, facts: Mapping[str, Any]) -> str:
+    """One line: what each source of a stage came to; `facts` of the stage, see `build_facts`."""
+    told = ", ".join(
+        f"{name} {source['realised']:.1%} ({source['target']:.1%})"
+        for name, source in facts["sources"].items()
+    )
+    return f"data {stage}: shares (of characters, target): {told}"
 
 
 def build_facts(
@@ -47,7 +48,7 @@ def build_facts(
 ) -> dict[str, Any]:
     """The facts of a build in the shape of `card.facts.CardFacts`."""
     recipe = job.recipe
-    inputs = source_digests(recipe)
+    inputs = source_sums(recipe)
     left_out = {*PLACE, "knowledge", "instruct", "adapt"}
     return {
         "recipe": recipe.name,
@@ -76,29 +77,35 @@ def _stage(job: Job, found: Stage, inputs: Mapping[str, Mapping[str, str]]) -> d
     total = int(sizes[found.order].sum())
     uses = np.bincount(found.order, minlength=len(sizes))
     replay = {"replay": found.replay} if found.replay else {}
+    made = {
+        source.source: _source(
+            found, source, position, uses, total, inputs[f"{found.name}/{source.source}"]
+        )
+        for position, source in enumerate(sources)
+    }
+    for source in sources:
+        made[source.source]["target"] = round(_target(found, sources, source), 4)
     return {
         "records": len(found.order),
         "characters": total,
+        "tokens": sum(one["tokens"] for one in made.values()),
         **replay,
         "near_duplicates_spared": dict(found.spared),
-        "sources": {
-            source.source: _source(job, found, source, position, uses, total, inputs)
-            for position, source in enumerate(sources)
-        },
+        "sources": made,
     }
 
 
 def _source(
-    job: Job,
     found: Stage,
     source: Source,
     position: int,
     uses: NDArray[np.int64],
     total: int,
-    inputs: Mapping[str, Mapping[str, str]],
+    sums: Mapping[str, str],
 ) -> dict[str, Any]:
     """One source in the shape of `card.facts.SourceFacts`."""
     shards = [shard.facts for shard in found.index.shards if shard.source == source.source]
+    names = _file_names(source, sums)
     mine = found.source == position
     lines = mine[found.line_record]
     used = np.zeros(len(mine), dtype=bool)
@@ -110,6 +117,7 @@ def _source(
         "read": sum(shard["read"] for shard in shards),
         "read_characters": sum(shard["characters"] for shard in shards),
         **_taken_out(found, mine, shards),
+        "first_faults": _first_faults(shards, {split_path(p)[0]: n for p, n in names.items()}),
         "heldout": int((found.heldout & mine).sum()),
         "kept": int(used.sum()),
         "changed": dict(_sum(shard["changed"] for shard in shards).most_common()),
@@ -117,11 +125,12 @@ def _source(
         "licences": _table_counts(found, mine & (used | found.heldout), "licence"),
         "records": int(uses[lines].sum()),
         "characters": characters,
-        "tokens": int(found.column("words").astype(np.int64)[used].sum()),
-        "target": round(found.targets.get(source.source, 0.0), 4),
+        "tokens": int((found.column("tokens").astype(np.int64) * uses)[lines].sum()),
+        "unused_parts": int((used[found.line_record] & lines & (uses == 0)).sum()),
         "realised": round(characters / (total or 1), 4),
+        "realised_records": round(float(uses[lines].sum()) / (len(found.order) or 1), 4),
         "epochs": round(float(uses[lines].sum()) / usable, 3),
-        "inputs": _inputs(job, found, source, inputs),
+        "inputs": _inputs(names, sums),
         "lengths": _lengths(found.column("chars")[used]),
         "languages": _table_counts(found, used, "lang"),
     }
@@ -153,11 +162,10 @@ def _taken_out(
         kinds = hits.setdefault(benchmark, {})
         kinds[kind] = kinds.get(kind, 0) + n
         dropped[f"quarantine_{benchmark}"] -= n
-    for reason in ("revoked", "label_surplus", "replay_surplus"):
+    for reason in ("revoked", "superseded", "label_surplus", "replay_surplus"):
         dropped[reason] = int((found.gone[reason] & mine).sum())
     return {
         "faults": faults,
-        "first_faults": _first_faults(shards),
         "dropped": {reason: n for reason, n in dropped.most_common() if n},
         "quarantined": hits,
         "duplicates": {
@@ -175,9 +183,25 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
     return total
 
 
-def _first_faults(shards: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def _first_faults(
+    shards: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """The first bad rows; `names` of files are as in the inputs."""
     told = [fault for shard in shards for fault in shard["faults"]]
-    return [{"where": where, "what": what} for where, what in told[:FAULTS_TOLD]]
+    return [
+        {"where": _short(file, where, names), "what": what}
+        for file, where, what in told[:FIRST_FAULTS]
+    ]
+
+
+def _short(file: str, where: str, names: Mapping[str, str]) -> str:
+    """A bad row's place without the folders above the source."""
+    if file in names and where.startswith(file):
+        return names[file] + where[len(file) :]
+    # A reader that looks into a folder: the file is one of those inside it.
+    inside = [path for path in names if where.startswith(path)]
+    longest = max(inside, key=len, default="")
+    return names[longest] + where[len(longest) :] if longest else where.rsplit("/", 1)[-1]
 
 
 def _table_counts(found: Stage, chosen: NDArray[np.bool_], name: str) -> dict[str, int]:
@@ -201,24 +225,30 @@ def _lengths(characters: NDArray[Any]) -> dict[str, int]:
     return {str(1 << int(v)): int(n) for v, n in zip(values, counts, strict=True)}
 
 
-def _inputs(
-    job: Job, found: Stage, source: Source, inputs: Mapping[str, Mapping[str, str]]
-) -> list[dict[str, Any]]:
-    """The files of a source with their checksums; paths are shortened alike."""
-    sums = inputs[f"{found.name}/{source.source}"]
-    paths: dict[str, int] = {}
-    for shard in job.of_stage(found.name):
-        if shard.source == source.source:
-            for part in shard.parts:
-                match = next((n for n in sums if part.path.endswith(n)), None)
-                if match is not None:
-                    paths[match] = size_of(part.path)
+def _file_names(source: Source, sums: Mapping[str, str]) -> dict[str, str]:
+    """Path of an input -> how it is told: without the common folder; by a digest when phi is on."""
+    places = Places(hidden=source.phi != "off")
+    if places.hidden:
+        return {path: places.file(path) for path in sums}
+    return short_names(sums)
+
+
+def _inputs(names: Mapping[str, str], sums: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The files of a source with their checksums."""
     return [
-        {
-            # The name of a file of notes may be a patient's.
-            "file": file if source.phi == "off" else f"file {number}",
-            "sha256": sums[file],
-            "bytes": paths.get(file, 0),
-        }
-        for number, file in enumerate(sums, 1)
+        {"file": names[path], "sha256": value, "bytes": size_of(path)}
+        for path, value in sums.items()
     ]
+
+
+def _target(found: Stage, sources: Sequence[Source], source: Source) -> float:
+    """Share wanted of a stage: of the source's group, times the group's share when there are two.
+
+    Within a group shares are of records; between training and replay, of characters.
+    """
+    share = found.targets.get(source.source, 0.0)
+    groups = {one.role == "replay" for one in sources if one.source in found.targets}
+    if not found.replay or len(groups) < 2:
+        return share
+    wanted = found.replay["target"]
+    return share * (wanted if source.role == "replay" else 1 - wanted)

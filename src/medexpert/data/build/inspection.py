@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from itertools import islice
 
 from medexpert.data import catalogue, mix
@@ -15,7 +16,7 @@ from medexpert.data.quarantine.prepare import index_of
 from medexpert.data.readers import READERS
 from medexpert.data.readers.rows import Fault, Item, Part, Reader, Row
 from medexpert.recipe import Run, StageName
-from medexpert.recipe_data import Source
+from medexpert.recipe_data import Data, Source
 from medexpert.records import Document, Example, UserError
 
 SAMPLE = 200
@@ -24,6 +25,7 @@ SAMPLE = 200
 def inspect_sources(recipe: Run) -> tuple[list[str], dict[str, dict[str, int]]]:
     """(problems, one line each; {stage: {language: characters}} expected of a build).
 
+    Passes over a small source (data.max_epochs) count as often as the build would write them.
     Reads the rows of every file for their number (so a damaged gzip file shows) but takes only the
     first for their characters by language.
     """
@@ -36,16 +38,17 @@ def inspect_sources(recipe: Run) -> tuple[list[str], dict[str, dict[str, int]]]:
     problems += source_list_problems(recipe)
     estimate: dict[str, dict[str, int]] = {}
     for stage in recipe.stages():
-        train: Counter[str] = Counter()
-        replay: Counter[str] = Counter()
+        train: dict[str, _Size] = {}
+        replay: dict[str, _Size] = {}
         problems += _weights(recipe, stage)
         for source in recipe.sources(stage):
             group = replay if stage == "knowledge" and source.role == "replay" else train
             try:
-                group.update(_size(recipe, stage, source))
+                group[source.source] = _size(recipe, stage, source)
             except UserError as error:
                 problems.append(str(error))
-        estimate[stage] = dict(train + _capped(replay, train, recipe.data.replay_share))
+        repeated = _repeated(recipe, stage, train)
+        estimate[stage] = dict(repeated + _capped(recipe, replay, repeated))
     return problems, estimate
 
 
@@ -63,27 +66,68 @@ def _weights(recipe: Run, stage: StageName) -> list[str]:
     return []
 
 
-def _capped(replay: Counter[str], train: Counter[str], share: float) -> Counter[str]:
-    """Replay beyond its share of the characters is not used."""
-    if not replay or share >= 1:
-        return replay
-    wanted = share / (1 - share) * train.total()
-    scale = min(1.0, wanted / replay.total())
-    return Counter({lang: int(n * scale) for lang, n in replay.items()})
+@dataclass
+class _Size:
+    """What a source is likely to give: characters by language, and records (parts of texts)."""
+
+    characters: Counter[str] = field(default_factory=Counter)
+    records: float = 0.0
+
+    def add(self, item: object, entry: catalogue.SourceEntry, data: Data, weight: float) -> None:
+        """One item that stands for `weight` of them."""
+        if not isinstance(item, Document | Example):
+            return
+        record = stamp(item, entry)
+        size = characters(record)
+        if isinstance(record, Document) and size < data.min_chars:
+            return
+        self.characters[record.lang] += round(size * weight)
+        cut = isinstance(record, Document)
+        self.records += weight * (-(-size // data.max_chars) if cut else 1)
 
 
-def _size(recipe: Run, stage: StageName, source: Source) -> dict[str, int]:
-    """Characters by language that a source is likely to give."""
+def _repeated(recipe: Run, stage: StageName, sizes: dict[str, _Size]) -> Counter[str]:
+    """Characters by language of a group, each source as often as it is passed over."""
+    data = recipe.data
+    weights = {source.source: source.weight for source in recipe.sources(stage)}
+    counts = {name: max(1, round(size.records)) for name, size in sizes.items() if size.records}
+    try:
+        share = mix.targets(counts, weights, tau=data.tau, cap=data.cap)
+    except UserError:  # told by _weights
+        share = dict.fromkeys(counts, 1.0)
+    wanted = mix.draws(counts, share, data.max_epochs)
+    total: Counter[str] = Counter()
+    for name, count in counts.items():
+        for lang, n in sizes[name].characters.items():
+            total[lang] += round(n * wanted[name] / count)
+    return total
+
+
+def _capped(recipe: Run, replay: dict[str, _Size], train: Counter[str]) -> Counter[str]:
+    """Replay up to its share of the characters, after `max_epochs` passes at most."""
+    found: Counter[str] = Counter()
+    for size in replay.values():
+        found.update(size.characters)
+    share = recipe.data.replay_share
+    if not found.total():
+        return found
+    most = recipe.data.max_epochs
+    scale = most if share >= 1 else min(most, share / (1 - share) * train.total() / found.total())
+    return Counter({lang: int(n * scale) for lang, n in found.items()})
+
+
+def _size(recipe: Run, stage: StageName, source: Source) -> _Size:
+    """What a source is likely to give."""
     entry = catalogue.find(source.source, where=f"data.{stage}")
     check_use(stage, source, entry)
-    by_language: Counter[str] = Counter()
+    found = _Size()
     if entry.reader == "trialgen":
         # Items are alike and simulating them takes time: a few tell the size.
         few = min(20, source.limit)
         settings = source.model_copy(update={"limit": few})
         for item in open_items(recipe, settings, entry, ()):
-            _count(by_language, item, entry, recipe.data.min_chars)
-        return {lang: n * source.limit // few for lang, n in by_language.items()}
+            found.add(item, entry, recipe.data, source.limit / few)
+        return found
     for origin in source.of or (entry.name,):
         files = files_of(catalogue.find(origin), recipe.data.root, source.path)
         parts = [Part(file) for file in files]
@@ -94,10 +138,8 @@ def _size(recipe: Run, stage: StageName, source: Source) -> dict[str, int]:
             items = open_items(recipe, source, entry, parts, of)
             sample = [(1.0, item) for item in islice(items, SAMPLE if of else None)]
         for weight, item in sample:
-            sizes: Counter[str] = Counter()
-            _count(sizes, item, entry, recipe.data.min_chars)
-            by_language += Counter({lang: round(n * weight) for lang, n in sizes.items()})
-    return dict(by_language)
+            found.add(item, entry, recipe.data, weight)
+    return found
 
 
 def _sample(reader: Reader, parts: list[Part], limit: int) -> list[tuple[float, Item]]:
@@ -120,10 +162,3 @@ def _sample(reader: Reader, parts: list[Part], limit: int) -> list[tuple[float, 
         except UserError:
             continue  # the build counts it as a bad row
     return found
-
-
-def _count(sizes: Counter[str], item: object, entry: catalogue.SourceEntry, least: int) -> None:
-    if isinstance(item, Document | Example):
-        record = stamp(item, entry)
-        size = characters(record)
-        sizes[record.lang] += size if isinstance(record, Example) or size >= least else 0

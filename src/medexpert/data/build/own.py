@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medexpert.data.readers.rows import id_of, kind_of, list_of, object_of, text_of
+from medexpert.data.readers.rows import id_of, kind_of, list_of, object_of, optional_text, text_of
 from medexpert.records import Example, UserError, from_mapping, unknown_name
 
 _ASKED = {"question": str, "answer": str}
@@ -29,6 +29,8 @@ def own_example(where: str, row: Mapping[str, Any]) -> Iterator[Example]:
     id_of(row, where)
     for name in ("source", "kind", "template"):
         text_of(row, name, where)
+    for name in ("lang", "licence"):
+        optional_text(row, name, where)
     fields = object_of(row.get("fields"), "field 'fields'", where)
     if row["template"] not in SHAPES:
         raise unknown_name("template", row["template"], SHAPES, where=where)

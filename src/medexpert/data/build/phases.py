@@ -8,9 +8,8 @@ after a kill only those without a marker run again.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -56,8 +55,32 @@ def run_task(work: str, phase: str, task: int) -> None:
     try:
         PHASES[phase](job, store, task)
     except UserError as error:
-        told = {"what": error.what, "where": error.where, "allowed": error.allowed}
-        store.write_json(f"{phase}/{task:05d}.error", {**told, "nearest": error.nearest})
+        leave_error(store, phase, task, error)
+
+
+def leave_error(store: Store, phase: str, task: int, error: UserError) -> None:
+    """Keep a task's UserError for whoever waits for it."""
+    told = {"what": error.what, "where": error.where, "allowed": error.allowed}
+    store.write_json(_error(phase, task), {**told, "nearest": error.nearest})
+
+
+def raise_error(store: Store, phase: str, tasks: Sequence[int]) -> None:
+    """Raise the first UserError that one of the tasks left; none of them is left to tell again."""
+    for task in tasks:
+        told = store.read_json(_error(phase, task))
+        if told is not None:
+            forget_errors(store, phase, tasks)
+            raise UserError(**told)
+
+
+def forget_errors(store: Store, phase: str, tasks: Sequence[int]) -> None:
+    """Remove what the tasks of an earlier run left."""
+    for task in tasks:
+        store.delete(_error(phase, task))
+
+
+def _error(phase: str, task: int) -> str:
+    return f"{phase}/{task:05d}.error"
 
 
 @lru_cache(maxsize=2)
@@ -66,12 +89,28 @@ def _job(work: str, text: bytes) -> Job:
 
 
 def shard_infos(job: Job, store: Store, stage: StageName) -> list[ShardInfo]:
-    """The finished shards of a stage, in order."""
+    """The finished shards of a stage, in order.
+
+    Raises UserError for a shard that is not finished, or was by another build in this place.
+    """
     found = []
     for shard in job.of_stage(stage):
-        facts: dict[str, Any] = store.read_json(marker("clean", shard.number))
+        name = marker("clean", shard.number)
+        facts = store.read_json(name)
+        if not isinstance(facts, dict) or facts.get("key") != job.key:
+            why = "is of another build" if isinstance(facts, dict) else "is not cleaned yet"
+            raise UserError(
+                f"shard {shard.number} of stage {stage} {why}; run the same command to continue",
+                where=store.name(name),
+            )
         found.append(ShardInfo(shard.number, shard.source, facts))
     return found
+
+
+def records(job: Job, store: Store) -> int:
+    """Records that the finished cleaning tasks of all stages keep."""
+    stages = job.recipe.stages()
+    return sum(info.facts["records"] for stage in stages for info in shard_infos(job, store, stage))
 
 
 def _clean(job: Job, store: Store, task: int) -> None:
@@ -80,7 +119,9 @@ def _clean(job: Job, store: Store, task: int) -> None:
 
 def _candidates(job: Job, store: Store, task: int) -> None:
     stage, band = job.recipe.stages()[task // BANDS], task % BANDS
-    index = Index(store, shard_infos(job, store, stage), ("exact", "prefer", f"band{band}"))
+    index = Index(
+        store, shard_infos(job, store, stage), ("exact", "prefer", "detail", f"band{band}")
+    )
     pairs, capped = dedup.candidates(index, band)
     _save(store, f"candidates/{stage}-{band:02d}.npy", pairs)
     store.write_json(
@@ -94,7 +135,7 @@ def _verify(job: Job, store: Store, task: int) -> None:
     pairs = dedup.unique(np.concatenate(found))
     start, end = len(pairs) * part // SLICES, len(pairs) * (part + 1) // SLICES
     spared: dict[str, int] = {}
-    confirmed = pairs[:0]
+    confirmed = apart = pairs[:0]
     if end > start:
         index = Index(store, shard_infos(job, store, stage), ("first", "lines", *LINE))
         lines = Lines(store)
@@ -107,7 +148,9 @@ def _verify(job: Job, store: Store, task: int) -> None:
         confirmed = verifier.confirm(pairs[start:end])
         lines.close()
         spared = dict(verifier.spared)
+        apart = np.array(verifier.apart, dtype=np.int64).reshape(-1, 2)
     _save(store, f"verify/{stage}-{part:02d}.npy", confirmed)
+    _save(store, f"verify/{stage}-{part:02d}.apart.npy", apart)
     facts = {"pairs": end - start, "confirmed": len(confirmed), "spared": spared}
     store.write_json(marker("verify", task), {"key": job.key, **facts})
 

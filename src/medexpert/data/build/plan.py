@@ -22,7 +22,8 @@ from medexpert.records import UserError
 
 SHARD_BYTES = 16 << 20
 PACKED_BYTES = 4 << 20  # of a packed file, whose text is about four times as long
-MAX_PARTS = 8  # a slice of a file reads it all and parses its share, so many slices cost
+MAX_PARTS = 32  # a slice reads the whole file and parses its share: 32 cost about a tenth more
+MAX_PACKED_PARTS = 8  # and unpacks it
 PACKED = (".gz", ".bz2", ".xz", ".parquet", ".zip", ".tgz")
 
 
@@ -110,7 +111,8 @@ def group(files: Iterable[tuple[str, int]], *, splits: bool) -> Iterator[list[Pa
     room = 0.0
     for file, size in files:
         share = size / (PACKED_BYTES if file.endswith(PACKED) else SHARD_BYTES)
-        pieces = min(MAX_PARTS, max(1, round(share))) if splits else 1
+        most = MAX_PACKED_PARTS if file.endswith(PACKED) else MAX_PARTS
+        pieces = min(most, max(1, round(share))) if splits else 1
         if pieces > 1 or share >= 1:
             if held:
                 yield held

@@ -16,10 +16,12 @@ from typing import Any
 from medexpert.data import filters
 from medexpert.data.build.assemble import Stage, assemble
 from medexpert.data.build.executor import run_phases
-from medexpert.data.build.facts import build_facts, check_bad_rows
+from medexpert.data.build.facts import build_facts, check_bad_rows, shares_line
 from medexpert.data.build.phases import JOB
+from medexpert.data.build.place import sole_builder, work_place
 from medexpert.data.build.plan import Job, plan
 from medexpert.data.build.samples import samples
+from medexpert.data.build.slurm import refuse_while_queued
 from medexpert.data.build.store import Store
 from medexpert.data.build.use import source_list_problems
 from medexpert.data.quarantine.prepare import prepare
@@ -43,10 +45,17 @@ def build(recipe: Run, folder: Path, *, key: str, progress: Say) -> dict[str, An
     problems = [*source_list_problems(recipe), *filter_problems(recipe)]
     if problems:
         raise UserError("\n".join(problems))
+    place = work_place(recipe, folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with sole_builder(place, folder):
         (folder / MANIFEST).unlink(missing_ok=True)
-    store = Store(recipe.data.work or str(folder.resolve() / ".work"))
+        manifest = _build(recipe, folder, Store(place), key, progress)
+    progress(f"data: built in {time.monotonic() - started:,.0f} s")
+    return manifest
+
+
+def _build(recipe: Run, folder: Path, store: Store, key: str, progress: Say) -> dict[str, Any]:
     job, checked = _prepare(recipe, store, key, progress)
     run_phases(job, store, progress)
     check_bad_rows(job, store)
@@ -60,8 +69,9 @@ def build(recipe: Run, folder: Path, *, key: str, progress: Say) -> dict[str, An
                     job, store, stage, out=out, heldout=heldout, drops=drops, say=progress
                 )
     facts = build_facts(job, store, stages, checked)
+    for name, stage in facts["stages"].items():
+        progress(shares_line(name, stage))
     _write_cards(folder, facts, samples(folder, recipe))
-    progress(f"data: built in {time.monotonic() - started:,.0f} s")
     names = [*(f"{stage}.jsonl" for stage in stages), "heldout.jsonl", "drops.jsonl"]
     names += ["card.md", "card.html"]
     manifest = write_manifest(folder, key=key, files=[folder / n for n in names], facts=facts)
@@ -85,6 +95,7 @@ def _prepare(recipe: Run, store: Store, key: str, say: Say) -> tuple[Job, dict[s
     job = Job(recipe, key, store.url, plan(recipe), file)
     left = store.read_json(JOB)
     if not isinstance(left, dict) or left.get("key") != key:
+        refuse_while_queued(store)  # jobs of the build before this one would work in this folder
         store.clear()
         store.write_json(CHECKED, _quarantine(recipe, store) if file else {})
     # Written anew: where and with how many workers a build goes on may have changed.

@@ -81,7 +81,8 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file."""
-        self.write(name, json.dumps(value, ensure_ascii=False).encode("utf-8"))
+        # Escaped: the name of a file may hold bytes that are not UTF-8 (lone surrogates).
+        self.write(name, json.dumps(value).encode("ascii"))
 
     def read_json(self, name: str) -> Any:
         """Parse a JSON file; None when it is missing or torn."""
@@ -118,12 +119,22 @@ class Store:
         elif self._fs.exists(self._root):
             self._fs.rm(self._root, recursive=True)
 
-    def count(self, folder: str, ending: str) -> int:
-        """How many files of a folder end so; for progress."""
+    def names(self, folder: str, ending: str) -> list[str]:
+        """Names of the files of a folder that end so, sorted; none where there is no folder."""
         if self._folder is not None:
-            return sum(1 for path in (self._folder / folder).glob(f"*{ending}"))
+            return sorted(path.name for path in (self._folder / folder).glob(f"*{ending}"))
         try:
-            names = self._fs.ls(f"{self._root}/{folder}", detail=False)
+            # Other processes write here, so a listing that was kept is too old.
+            self._fs.invalidate_cache(f"{self._root}/{folder}")
+            found = self._fs.ls(f"{self._root}/{folder}", detail=False)
         except FileNotFoundError:
-            return 0
-        return sum(1 for name in names if str(name).endswith(ending))
+            return []
+        return sorted(str(n).rpartition("/")[2] for n in found if str(n).endswith(ending))
+
+    def local_folder(self) -> Path | None:
+        """The folder on this machine's disk, None for another kind of store."""
+        if self._folder is not None:
+            return self._folder
+        protocol = self._fs.protocol
+        names = (protocol,) if isinstance(protocol, str) else protocol
+        return Path(self._root) if "file" in names else None

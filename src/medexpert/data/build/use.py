@@ -53,6 +53,12 @@ def check_use(stage: StageName, source: Source, entry: SourceEntry) -> None:
         raise UserError("heldout is for documents", where=where, allowed="stage knowledge")
     if source.fold and entry.reader != "pubmedqa":
         raise UserError("fold is for source 'pubmedqa'", where=where)
+    if source.label_ratio and entry.reader not in BUILDERS:
+        raise UserError("label_ratio is for builders", where=where, allowed=", ".join(BUILDERS))
+    if 0 < source.label_ratio < 1:
+        raise UserError(
+            f"label_ratio = {source.label_ratio:g}", where=where, allowed="0 (any) or 1 and more"
+        )
     _check_builder(source, entry, where)
 
 
@@ -69,6 +75,10 @@ def _check_builder(source: Source, entry: SourceEntry, where: str) -> None:
             where=where,
             allowed=", ".join(fits),
         )
+    if len(set(source.of)) < len(source.of):
+        raise UserError("of names a source twice", where=where, allowed=", ".join(fits))
+    if len(source.of) > 1 and (source.path or source.limit):
+        raise UserError("path and limit go with one name in of", where=where)
     for name in source.of:
         if name not in fits:
             raise unknown_name("source to build from", name, fits, where=where)

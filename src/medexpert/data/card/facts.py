@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+FIRST_FAULTS = 5
+"""Bad rows of a source that are told one by one; all are counted."""
+
 
 class Input(TypedDict):
     """One file that was read."""
@@ -23,10 +26,11 @@ class Input(TypedDict):
 
 
 class Fault(TypedDict):
-    """A bad row, as the reader reported it; `what` quotes none of the row's text."""
+    """A bad row: its file (named as in `inputs`) and row; what is wrong may quote the row, so a
+    published card and manifest leave `what` out."""
 
     where: str
-    what: str
+    what: NotRequired[str]
 
 
 class SourceFacts(TypedDict):
@@ -56,8 +60,10 @@ class SourceFacts(TypedDict):
     records: int
     characters: int
     tokens: NotRequired[int]
-    target: float  # share of the stage wanted
+    unused_parts: NotRequired[int]  # of kept documents that were cut: replay may not need all
+    target: float  # share wanted: of its group's records, times the group's share of the stage
     realised: float  # share of the stage's characters
+    realised_records: NotRequired[float]  # share of the stage's records
     epochs: float
     inputs: list[Input]
     lengths: NotRequired[dict[str, int]]  # lower end of a bin (power of 2, characters) -> records

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medexpert.data.card.facts import DEBITS, CardFacts, StageFacts
+from medexpert.data.card.facts import DEBITS, FIRST_FAULTS, CardFacts, StageFacts
 from medexpert.data.card.flow import NAMES, Flow, flows, reasons, sources_of, summed, totals
-
-FIRST_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,25 @@ def _quarantine(facts: CardFacts) -> Section | None:
 def _mix(stage: str, facts: StageFacts) -> Section:
     tokens = any("tokens" in source for source in facts["sources"].values())
     columns = ["source", "role", "records", "characters"]
-    columns += [*(("tokens",) if tokens else ()), "target", "realised", "epochs"]
+    columns += [*(("tokens",) if tokens else ()), "target", "of characters", "of records", "epochs"]
     rows = []
     for name, source in facts["sources"].items():
         cells = [name, source["role"], _n(source["records"]), _n(source["characters"])]
         if tokens:
             cells.append(_n(source["tokens"]) if "tokens" in source else "")
-        cells += [f"{source['target']:.1%}", f"{source['realised']:.1%}", f"{source['epochs']:.2f}"]
+        of_records = source.get("realised_records", source["records"] / (facts["records"] or 1))
+        cells += [f"{source['target']:.1%}", f"{source['realised']:.1%}", f"{of_records:.1%}"]
+        cells.append(f"{source['epochs']:.2f}")
         rows.append(tuple(cells))
     lead = f"{_n(facts['records'])} records, {_n(facts['characters'])} characters"
     if "tokens" in facts:
         lead += f", {_n(facts['tokens'])} tokens"
-    lead += ". Shares are of characters."
+    lead += (
+        ". Target: a source's share of its group's records (training or replay), times the group's "
+        "share. Realised: its share of the stage's characters, and of its records."
+    )
+    if unused := sum(one.get("unused_parts", 0) for one in facts["sources"].values()):
+        lead += f" {_n(unused)} parts of long replay documents were not needed."
     if "replay" in facts:
         replay = facts["replay"]
         lead += f" Replay: {replay['realised']:.1%} realised, {replay['target']:.1%} wanted."
@@ -225,7 +230,7 @@ def _faults(facts: CardFacts) -> Section | None:
     rows = []
     for stage, name, source in sources_of(facts):
         for fault in source["first_faults"][:FIRST_FAULTS]:
-            rows.append((f"{stage}/{name}", fault["where"], fault["what"]))
+            rows.append((f"{stage}/{name}", fault["where"], fault.get("what", "not published")))
     if not rows:
         return None
     lead = f"The first {FIRST_FAULTS} of a source at most; the flow counts all."

@@ -237,7 +237,7 @@ def _deciding(asked: frozenset[str], parts: list[str]) -> int | None:
 
 @lru_cache(maxsize=4096)
 def content_words(text: str) -> frozenset[str]:
-    """Stems of the content words of a text,."""
+    """Stems of the content words of a text."""
     words = [word.lower() for word in _WORD.findall(text)]
     return frozenset(_stem(word) for word in words if word not in _STOP and len(word) > 1)
 

@@ -9,12 +9,14 @@ The question: "Does INTERVENTION, compared with COMPARATOR, significantly increa
 | no significant difference  | no               | no             |
 
 "Significantly" stands in the question because annotators judged significance, so that "no" is right
-where a difference exists that was not significant. Where annotators contradict each other the item
-is a "maybe" candidate (`label_from` = disagreement). A change is asked for in its own direction in
-MATCHING of the cases, chosen by a seeded hash of the row's id; a null result in either direction at
-even odds. With the published shares (28 % up, 24 % down, 48 % none) that gives about 43 % "yes".
+where a difference exists that was not significant. Where a majority of annotators is contradicted
+the item is a "maybe" candidate (`label_from` = disagreement); the reader drops a tie. A change is
+asked for in its own direction in MATCHING of the cases, chosen by a seeded hash of the row's id; a
+null result in either direction at even odds. With the published shares (28 % up, 24 % down, 48 %
+none) that gives about 43 % "yes".
 
-The contexts are the abstract without its conclusion. The evidence may be in the full text only: a
+The contexts are the abstract without its conclusion; an abstract that has no section of that name
+is dropped, since it holds the conclusion somewhere. The evidence may be in the full text only: a
 row whose outcome (half its content words) and numbers do not occur in the contexts is dropped.
 """
 
@@ -35,7 +37,7 @@ from medexpert.data.construct.morphology import (
     word_set,
 )
 from medexpert.data.construct.pqa import TEMPLATE
-from medexpert.data.construct.sections import cut
+from medexpert.data.construct.sections import Parts, cut
 from medexpert.data.construct.titles import plain
 from medexpert.data.readers.evidence_rows import EvidenceRow
 from medexpert.data.readers.rows import Change, Drop, Fault
@@ -83,7 +85,7 @@ def build_one(
 ) -> Iterator[Example | Drop | Change]:
     """The example of one row (behind its Changes), or one Drop with the reason."""
     parts = cut(row.abstract)
-    reason = _unusable(row, parts.contexts, mixed=parts.mixed)
+    reason = _unusable(row, parts)
     if not row.agree and not maybe:
         reason = reason or "maybe_candidate"
     if reason:
@@ -141,14 +143,17 @@ def _asked(row: EvidenceRow, seed: int) -> tuple[str, str]:
     return (own, "yes") if draw < MATCHING else (other, "no")
 
 
-def _unusable(row: EvidenceRow, contexts: tuple[str, ...], *, mixed: bool) -> str:
+def _unusable(row: EvidenceRow, parts: Parts) -> str:
     """Why a row cannot be an item, or ""."""
     if row.label != _NULL and row.label not in _WORDS:
         return "no_label"
-    if not contexts:
+    if not parts.contexts:
         return "no_abstract"
-    if mixed:
+    if parts.mixed:
         return "results_and_conclusion_in_one_section"
+    if not parts.conclusion:
+        # An abstract without headings, or without this one, tells the conclusion somewhere.
+        return "no_conclusion_section"
     for text in (row.intervention, row.comparator, row.outcome):
         words = _phrase(text).split()
         if not words:
@@ -157,7 +162,7 @@ def _unusable(row: EvidenceRow, contexts: tuple[str, ...], *, mixed: bool) -> st
             return "long_prompt"
         if not _noun_phrase(words):
             return "no_noun_phrase"
-    return "" if _answerable(row, " ".join(contexts)) else "answer_not_in_abstract"
+    return "" if _answerable(row, " ".join(parts.contexts)) else "answer_not_in_abstract"
 
 
 def _noun_phrase(words: list[str]) -> bool:

@@ -30,8 +30,7 @@ def ask_objective(objective: str) -> Asked | str:
     """The question in an objective, which states no answer (`label` is "").
 
     Reasons: no_whether (the objective does not ask yes or no), long_objective, listed_objectives,
-    vague_subject, and
-    those of a statement title.
+    vague_subject, and those of a statement title.
     """
     match = _WHETHER.search(objective)
     if match is None:

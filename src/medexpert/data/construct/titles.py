@@ -57,7 +57,8 @@ _NO_NOUN = re.compile(
 )
 _WORD = re.compile(r"[^\W\d_]+")
 _NAME = re.compile(r"(?<=[a-z,(] )[A-Z][a-z]+\b")
-_POSSESSIVE = re.compile(r"['’]s\b|\s+(?:[Dd]isease|[Ss]yndrome|[Tt]est|[Ss]cale)\b|-[A-Z]")
+_POSSESSIVE = re.compile(r"['’][Ss]\b|\s+(?:[Dd]isease|[Ss]yndrome|[Tt]est|[Ss]cale)\b")
+_BEFORE_NAME = re.compile(r"-[A-Z]")  # Smith-Jones; says nothing IN A TITLE IN CAPITALS
 _FUNCTION = PREPOSITIONS | DETERMINERS | CONJUNCTIONS
 MAX_TITLE_CHARS = 600
 _COMMON = word_set(
@@ -273,6 +274,12 @@ def plain(word: str) -> str:
     return word.strip(".,;:()[]'\"“”‘’").lower()
 
 
+def _article_follows(before: str) -> bool:
+    """Whether an A behind these words is an article: behind "is", "of", "can", not "vitamin"."""
+    words = _WORD.findall(before)
+    return bool(words) and words[-1].lower() in _FUNCTION | ASKING
+
+
 def truecase(text: str, body: str) -> str:
     """Words that only a headline writes with a capital are written small; names stay as they are.
 
@@ -282,22 +289,29 @@ def truecase(text: str, body: str) -> str:
     """
     small = {word for word in _WORD.findall(body) if word.islower()}
     names = set(_NAME.findall(body))
+    capitals = text.isupper()
     long = [word for word in _WORD.findall(text) if len(word) > 3]
     headline = 2 * sum(not word.islower() for word in long[1:]) > len(long[1:])
 
     def lowered(match: re.Match[str]) -> str:
         word, start, end = match.group(), match.start(), match.end()
         low, beside = word.lower(), text[max(0, start - 1) : start] + text[end : end + 1]
-        if word.islower() or not (word.istitle() or text.isupper()):
+        if word.islower() or not (word.istitle() or capitals):
             return word
-        if len(word) == 1 and (word != "A" or start > 0 or "-" in beside):
+        if word == "S" and capitals and beside[:1] in ("'", "’"):
+            return low
+        if len(word) == 1 and (word != "A" or "-" in beside):
             return word
+        if word == "A" and start > 0 and not _article_follows(text[:start]):
+            return word  # vitamin A
         if low in _FUNCTION or low in small:
             return low
+        if capitals and (_POSSESSIVE.match(text, end) or word.capitalize() in names):
+            return low if text[start - 1 : start] == "-" else word.capitalize()
         if word in names or _POSSESSIVE.match(text, end):
             return word
-        if word.capitalize() in names:
-            return word.capitalize()
+        if not capitals and _BEFORE_NAME.match(text, end):
+            return word
         starts_sentences = start == 0 and (word in body or low in _COMMON)
         return low if headline or starts_sentences or verb_of(low) else word
 

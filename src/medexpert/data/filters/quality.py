@@ -23,7 +23,6 @@ _PLAIN_SIGNS = b".,;:!?'\"()[]%/-"
 _SYMBOL = re.compile(
     r"[^\w\s\x00-\x7f，。、；：！？（）《》〈〉「」『』【】〔〕“”‘’…—–·．％～±≥≤×÷°′″→←↑↓∶]"
 )
-_OTHER_DIGIT = re.compile(r"[0-9]")
 _OTHER_MARK = re.compile(r"[^\w\s\x00-\x7f]")
 _BULLET = re.compile(r"\s*(?:[-*•●○◦▪■◆►·–]|\d{1,3}[.)、])\s*\S")
 _ELLIPSIS = ("...", "…")

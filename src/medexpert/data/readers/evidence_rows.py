@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from medexpert.data import places
 from medexpert.data.readers.rows import (
     Change,
     Drop,
@@ -31,7 +32,7 @@ from medexpert.data.readers.rows import (
     text_of,
 )
 from medexpert.data.readers.tables import csv_rows
-from medexpert.records import UserError
+from medexpert.records import UserError, unknown_name
 
 LABELS = ("significantly increased", "significantly decreased", "no significant difference")
 # The annotation tables spell two labels in two ways.
@@ -44,9 +45,10 @@ _TEXT_LIMIT = 16 << 20  # characters of one article; the largest published one h
 class EvidenceRow:
     """One prompt: did `intervention`, against `comparator`, change `outcome`?
 
-    `label` is one of LABELS, the majority of the valid annotations; `agree` tells that no valid
-    annotation says otherwise. `abstract` holds (heading, text) in order, empty where the source has
-    none; `evidence` the annotators' quotations, from the abstract or the full text.
+    `label` is one of LABELS, the majority of the valid annotations (a tie is no row); `agree` tells
+    that no valid annotation says otherwise. `abstract` holds (heading, text) in order, empty where
+    the source has none; `evidence` the quotations of the valid annotations, from the abstract or
+    the full text.
     """
 
     id: str
@@ -68,6 +70,67 @@ class EvidenceRow:
     def ids(self) -> dict[str, str]:
         """Identifiers by scheme, empty ones left out."""
         return {k: v for k, v in (("pmid", self.pmid), ("pmcid", self.pmcid)) if v}
+
+
+FORMATS = ("evidence_inference", "evidence_tables")
+"""Readers of the catalogue's Evidence Inference entries."""
+SPLITS = ("train", "validation")
+"""The splits to train on; the published test split is never one of them."""
+
+
+def rows_of(reader: str, parts: Iterable[Part]) -> Iterator[EvidenceRow | Drop | Change | Fault]:
+    """Rows of an entry of the catalogue by its reader, one of FORMATS, without the test split.
+
+    `evidence_tables` wants each `annotations_merged.csv`, with `prompts_merged.csv`, `txt_files/`
+    and the split lists (in `splits/` or there too) beside it; the parts of prompt tables
+    yield nothing of their own, so that the parts may be read apart. Rows of another split are Drops
+    (`other_split`), and those of articles in no list too (`no_split`). Raises UserError for an
+    unknown reader, a file that is missing or cannot be read.
+    """
+    if reader not in FORMATS:
+        raise unknown_name("Evidence Inference reader", reader, FORMATS)
+    for part in parts:
+        found = evidence_rows([part]) if reader == FORMATS[0] else _tables_of(part)
+        for item in found:
+            if not isinstance(item, EvidenceRow) or item.split in SPLITS:
+                yield item
+            elif item.split or reader == FORMATS[1]:
+                yield Drop(item.id, "other_split" if item.split else "no_split")
+            else:  # JSON rows of one's own need not name a split
+                yield item
+
+
+def _tables_of(part: Part) -> Iterator[EvidenceRow | Drop | Change | Fault]:
+    """A slice of the rows of the tables around an annotations file."""
+    folder, slash, name = part.path.rpartition("/")
+    folder = folder if slash else "."
+    if "prompts" in name.lower():
+        if not any(places.matching(folder, f"*annotations*{end}") for end in (".csv", ".csv.gz")):
+            raise UserError("no annotations_merged.csv beside it", where=part.path)
+        return
+    prompts = [
+        one for end in (".csv", ".csv.gz") for one in places.matching(folder, f"*prompts*{end}")
+    ]
+    if not prompts:
+        raise UserError("no prompts_merged.csv beside it", where=part.path)
+    texts = places.join(folder, "txt_files")
+    if not places.is_folder(texts):
+        raise UserError(
+            "the articles are missing",
+            where=texts,
+            allowed="the project's folder txt_files, beside its tables",
+        )
+    held = (places.join(folder, "splits"), folder)
+    lists = [one for one in held if places.is_file(places.join(one, "test_article_ids.txt"))]
+    if not lists:
+        raise UserError(
+            "test_article_ids.txt is missing: which articles are the test split is not known",
+            where=folder,
+            allowed="the project's folder splits, beside its tables",
+        )
+    for number, item in enumerate(evidence_tables(part.path, prompts[0], texts, lists[0])):
+        if part.has(number):
+            yield item
 
 
 def evidence_rows(parts: Iterable[Part]) -> Iterator[EvidenceRow | Drop | Change | Fault]:
@@ -100,9 +163,10 @@ def evidence_row(where: str, row: Mapping[str, Any]) -> Iterator[EvidenceRow | D
     for position, raw in enumerate(list_of(row, "annotations", where)):
         annotation = object_of(raw, f"annotations[{position}]", where)
         vote = label_of(text_of(annotation, "label", where), where)
+        quotation = optional_text(annotation, "evidence", where).strip()
         if _truth(annotation, "valid_label", where):
             valid.append(vote)
-        evidence.append(optional_text(annotation, "evidence", where).strip())
+            evidence.append(quotation)
     if not isinstance(row.get("agree"), bool):
         raise UserError("field 'agree': true or false is expected", where=where)
     found = EvidenceRow(
@@ -122,14 +186,26 @@ def evidence_row(where: str, row: Mapping[str, Any]) -> Iterator[EvidenceRow | D
         split=optional_text(row, "split", where),
     )
     written = optional_text(row, "label", where)
-    if not written:
+    major = _majority(valid)
+    if not written or major == "no_valid_label":
         yield Drop(identifier, "no_valid_label")
-        return
-    counted = Counter(valid).most_common(1)
-    if counted and valid.count(label_of(written, where)) < counted[0][1]:
+    elif major not in LABELS:
+        yield Drop(identifier, major)
+    elif label_of(written, where) != major:
         yield Drop(identifier, "label_against_valid_annotations")
-        return
-    yield from _labelled(found, written, where)
+    else:
+        yield from _labelled(found, written, where)
+
+
+def _majority(votes: Sequence[str]) -> str:
+    """The label that most valid annotations have, else why there is none. One rule for the JSON
+    rows and the tables."""
+    counted = Counter(votes).most_common(2)
+    if not counted:
+        return "no_valid_label"
+    if len(counted) > 1 and counted[0][1] == counted[1][1]:
+        return "annotators_split_evenly"
+    return counted[0][0]
 
 
 def label_of(written: str, where: str) -> str:
@@ -241,12 +317,9 @@ def _prompt(
     number = text_of(row, "PMCID", where).strip().upper().removeprefix("PMC").removesuffix(".0")
     if not number.isdecimal():
         raise UserError(f"field 'PMCID': {number!r} is no number", where=where)
-    counted = Counter(label for label, _ in votes[prompt]).most_common()
-    if not counted:
-        yield Drop(identifier, "no_valid_label")
-        return
-    if len(counted) > 1 and counted[0][1] == counted[1][1]:
-        yield Drop(identifier, "annotators_split_evenly")
+    major = _majority([label for label, _ in votes[prompt]])
+    if major not in LABELS:
+        yield Drop(identifier, major)
         return
     title, abstract = _article(f"{texts}/PMC{number}.txt") if texts else ("", ())
     found = EvidenceRow(
@@ -257,12 +330,12 @@ def _prompt(
         outcome=text_of(row, "Outcome", where).strip(),
         label="",
         abstract=abstract,
-        agree=len(counted) == 1,
+        agree=len({label for label, _ in votes[prompt]}) == 1,
         evidence=tuple(dict.fromkeys(e for _, text in votes[prompt] if (e := text.strip()))),
         title=title,
         split=tables.splits.get(number, ""),
     )
-    yield from _labelled(found, counted[0][0], where)
+    yield from _labelled(found, major, where)
 
 
 def _article(path: str) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -41,10 +41,7 @@ def csv_rows(
         csv.field_size_limit(MAX_CELL)
         with open_stream(part.path) as stream:
             first = stream.read(SAMPLE)
-            if not first:
-                raise UserError("the file is empty", where=part.path)
-            if first.startswith((b"PK\x03\x04", b"PAR1", b"%PDF")):
-                raise UserError("this is no csv file", where=part.path)
+            _check(first, part.path)
             joined = _Joined(first, stream)
             encoding = _encoding(first, encodings, part.path)
             text = io.TextIOWrapper(
@@ -53,6 +50,30 @@ def csv_rows(
             yield from _csv_rows(_Lines(text), part, header, delimiter, required)
 
     return rows
+
+
+def first_cells(path: str, delimiter: str = ",") -> list[str]:
+    """The cells of a csv file's first line that is not empty; none where it cannot be told.
+
+    Raises UserError for a file that is empty, no csv or cannot be read.
+    """
+    with open_stream(path) as stream:
+        first = stream.read(SAMPLE)
+    _check(first, path)
+    text = first.decode(_encoding(first, ("utf-8", "gb18030"), path), "replace")
+    csv.field_size_limit(MAX_CELL)
+    try:
+        cells = next(filter(None, csv.reader(io.StringIO(text), delimiter=delimiter)), [])
+    except csv.Error:
+        return []
+    return [cell.strip() for cell in cells]
+
+
+def _check(first: bytes, path: str) -> None:
+    if not first:
+        raise UserError("the file is empty", where=path)
+    if first.startswith((b"PK\x03\x04", b"PAR1", b"%PDF")):
+        raise UserError("this is no csv file", where=path)
 
 
 def _csv_rows(

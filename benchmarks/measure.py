@@ -1,0 +1,115 @@
+"""Runs one command as a session of its own and measures it whole: wall time and peak memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+INTERVAL = 0.1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a whole command, and its peak memory in MB (10**6 bytes) over all its processes.
+
+    `pss_mb` counts a page that several processes share once (proportional set size); `rss_mb`
+    counts it once for each.
+    """
+
+    seconds: float
+    pss_mb: float
+    rss_mb: float
+
+
+class CommandFailed(Exception):
+    """A measured command ended with an error; the message holds the end of its output."""
+
+
+def run(command: Sequence[str], env: Mapping[str, str], log: Path) -> Measured:
+    """Run to the end. Output goes to `log`. Raises CommandFailed."""
+    with log.open("wb") as out:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **env},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        peaks = [0, 0]
+        stop = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, peaks, stop))
+        watcher.start()
+        code = process.wait()
+        seconds = time.perf_counter() - started
+        stop.set()
+        watcher.join()
+    if code:
+        tail = log.read_text("utf-8", "replace")[-2000:]
+        raise CommandFailed(f"{' '.join(command)} ended with {code}:\n{tail}")
+    return Measured(round(seconds, 3), round(peaks[0] / 1e6, 1), round(peaks[1] / 1e6, 1))
+
+
+def _watch(session: int, peaks: list[int], stop: threading.Event) -> None:
+    while True:
+        pss = rss = 0
+        for pid in processes_of(session):
+            one = memory_of(pid)
+            pss += one[0]
+            rss += one[1]
+        peaks[0], peaks[1] = max(peaks[0], pss), max(peaks[1], rss)
+        if stop.wait(INTERVAL):
+            return
+
+
+def processes_of(session: int) -> list[int]:
+    """The processes of a session; children that outlive their parent stay in it."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = Path(entry.path, "stat").read_bytes()
+        except OSError:
+            continue  # it has ended
+        # After the name in brackets: state, parent, group, session.
+        if int(stat[stat.rindex(b")") + 2 :].split()[3]) == session:
+            found.append(int(entry.name))
+    return found
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """(PSS, RSS) in bytes; zeros for a process that has ended."""
+    values = {b"Pss:": 0, b"Rss:": 0}
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
+            name, _, rest = line.partition(b" ")
+            if name in values:
+                values[name] = int(rest.split()[0]) * 1024
+    except (OSError, ValueError):
+        return 0, 0
+    return values[b"Pss:"], values[b"Rss:"]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": model or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(pages * size / 1e9, 1),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+    }
