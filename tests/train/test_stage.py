@@ -89,7 +89,7 @@ def test_data_without_quarantine_is_refused_or_stamps(
     short = ["adapt.epochs=1", "adapt.sequence_length=128"]
     facts = {"quarantined": False, "quarantine": {}}
     manifest.write_manifest(data.parent, key="d", files=[data], facts=facts)
-    with pytest.raises(UserError, match="built without quarantine.*--allow-leaks"):
+    with pytest.raises(UserError, match=r"built without quarantine.*--allow-leaks"):
         go(load(recipe(), short), base_model, data, tmp_path / "adapt")
     allowed = load(recipe(), [*short, "data.allow_leaks=true"])
     entry = go(allowed, base_model, data, tmp_path / "adapt")

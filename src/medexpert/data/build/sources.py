@@ -86,9 +86,9 @@ def _pqa(recipe: Run, source: Source, parts: Sequence[Part], of: str) -> Iterato
 
 def _evidence(recipe: Run, source: Source, parts: Sequence[Part], of: str) -> Iterator[Item]:
     from medexpert.data.construct import evidence
-    from medexpert.data.readers.evidence_rows import evidence_rows
+    from medexpert.data.readers.evidence_rows import rows_of
 
-    yield from evidence.build(evidence_rows(parts), seed=recipe.seed)
+    yield from evidence.build(rows_of(catalogue.find(of).reader, parts), seed=recipe.seed)
 
 
 def _own(recipe: Run, source: Source, parts: Sequence[Part], of: str) -> Iterator[Item]:

@@ -19,7 +19,7 @@ def _abstract_formats() -> Iterable[str]:
 
 BUILDERS: dict[str, Callable[[], Iterable[str]]] = {
     "pqa_builder": _abstract_formats,
-    "evidence_builder": lambda: ("evidence_inference",),
+    "evidence_builder": lambda: ("evidence_inference", "evidence_tables"),
 }
 """Reader of a builder's entry -> readers of the sources that it can build from."""
 
