@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
-from medexpert.data.readers.rows import Fault
+from medexpert.data.readers.rows import Fault, Part, Row, fault
 from medexpert.data.readers.streams import MAX_RATIO, RATIO_FROM, open_raw, open_stream
 from medexpert.data.readers.wording import one_line
+from medexpert.data.readers.xml_rows import parse_xml
 from medexpert.records import UserError
 
 MAX_MEMBER = 64 << 20
@@ -41,6 +42,21 @@ def members(path: str, suffixes: tuple[str, ...]) -> Iterator[Member | Fault]:
         yield from _zip_members(path, suffixes)
     else:
         yield from _tar_members(path, suffixes)
+
+
+def xml_members(part: Part, suffixes: tuple[str, ...]) -> Iterator[Row | Fault]:
+    """(where, {"xml": root}) of each XML member of an archive that is in this part."""
+    for number, found in enumerate(members(part.path, suffixes)):
+        if not part.has(number):
+            continue
+        if isinstance(found, Fault):
+            yield found
+            continue
+        where = where_of(part.path, found[0])
+        try:
+            yield where, {"xml": parse_xml(found[1], where)}
+        except UserError as error:
+            yield fault(error, where)
 
 
 def where_of(path: str, name: str) -> str:

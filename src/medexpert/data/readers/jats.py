@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medexpert.data.readers.abstracts import Abstract, AbstractItem, document
-from medexpert.data.readers.archives import members, where_of
-from medexpert.data.readers.rows import Change, Drop, Fault, Part, Reader, Row, fault
+from medexpert.data.readers.archives import xml_members
+from medexpert.data.readers.rows import Change, Drop, Fault, Part, Reader, Row
 from medexpert.data.readers.streams import open_stream
-from medexpert.data.readers.xml_rows import parse_xml, removal, squeezed, text_in, xml_records
+from medexpert.data.readers.xml_rows import removal, squeezed, text_in, xml_records
 from medexpert.records import Document, UserError
 
 _SUFFIXES = (".nxml", ".xml")
@@ -39,19 +39,7 @@ def rows(part: Part) -> Iterator[Row | Fault]:
     if not _is_archive(part.path):
         yield from _single(part)
         return
-    for number, found in enumerate(members(part.path, _SUFFIXES)):
-        if not part.has(number):
-            continue
-        if isinstance(found, Fault):
-            yield found
-            continue
-        where = where_of(part.path, found[0])
-        try:
-            root = parse_xml(found[1], where)
-        except UserError as error:
-            yield fault(error, where)
-            continue
-        yield where, {"xml": root}
+    yield from xml_members(part, _SUFFIXES)
 
 
 def _is_archive(path: str) -> bool:

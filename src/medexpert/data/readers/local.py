@@ -31,7 +31,7 @@ from medexpert.data.readers.rows import (
     ids_of,
     jsonl,
     kind_of,
-    parse,
+    object_row,
 )
 from medexpert.data.readers.streams import Stream, open_stream
 from medexpert.records import Document, UserError
@@ -222,15 +222,7 @@ def _other_json_lines(part: Part, encoding: str) -> Made:
                 continue
             if not line.endswith("\n") and len(line) >= MAX_LINE:
                 raise UserError("a line is longer than 64 MiB", where=where)
-            try:
-                row = parse(line.encode("utf-8", "replace"), where)
-            except UserError as error:
-                yield fault(error, where)
-                continue
-            if isinstance(row, dict):
-                yield where, row
-            else:
-                yield Fault(where, f"a JSON object is expected, not {kind_of(row)}")
+            yield object_row(line.encode("utf-8", "replace"), where)
 
 
 def _json(part: Part, identifier: str) -> Made:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from medexpert.data.readers.archives import members, where_of
+from medexpert.data.readers.archives import xml_members
 from medexpert.data.readers.examples import Item, answered, cited, name_of
 from medexpert.data.readers.mcq import is_parquet
 from medexpert.data.readers.rows import (
@@ -17,7 +17,6 @@ from medexpert.data.readers.rows import (
     Part,
     Reader,
     Row,
-    fault,
     id_of,
     jsonl,
     kind_of,
@@ -27,7 +26,7 @@ from medexpert.data.readers.rows import (
     text_of,
 )
 from medexpert.data.readers.tables import csv_rows, parquet_rows, xlsx_rows
-from medexpert.data.readers.xml_rows import parse_xml, text_in, xml_records
+from medexpert.data.readers.xml_rows import text_in, xml_records
 from medexpert.records import UserError
 
 # MedQuAD's root elements and the attribute that names the document; five files have the latter two.
@@ -99,21 +98,11 @@ def medquad_rows(part: Part) -> Iterator[Row | Fault]:
         roots = tuple(MEDQUAD_ROOTS)
         yield from xml_records(*roots, roots=roots)(part)
         return
-    for number, found in enumerate(members(part.path, (".xml",))):
-        if not part.has(number):
-            continue
-        if isinstance(found, Fault):
+    for found in xml_members(part, (".xml",)):
+        if isinstance(found, Fault) or found[1]["xml"].tag in MEDQUAD_ROOTS:
             yield found
-            continue
-        where = where_of(part.path, found[0])
-        try:
-            root = parse_xml(found[1], where)
-        except UserError as error:
-            yield fault(error, where)
-            continue
-        if root.tag in MEDQUAD_ROOTS:
-            yield where, {"xml": root}
         else:
+            where, root = found[0], found[1]["xml"]
             allowed = ", ".join(MEDQUAD_ROOTS)
             yield Fault(where, f"the root element is <{str(root.tag)[:60]}>; allowed: {allowed}")
 

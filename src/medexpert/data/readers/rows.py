@@ -215,15 +215,18 @@ def jsonl(part: Part) -> Iterator[Row | Fault]:
         if line is None:
             yield Fault(where, f"the line is longer than {MAX_LINE >> 20} MiB")
         elif line and not line.isspace():
-            try:
-                row = parse(line, where)
-            except UserError as error:
-                yield fault(error, where)
-                continue
-            if isinstance(row, dict):
-                yield where, row
-            else:
-                yield Fault(where, f"a JSON object is expected, not {kind_of(row)}")
+            yield object_row(line, where)
+
+
+def object_row(line: bytes, where: str) -> Row | Fault:
+    """The JSON object of one line, or why it is none."""
+    try:
+        row = parse(line, where)
+    except UserError as error:
+        return fault(error, where)
+    if isinstance(row, dict):
+        return where, row
+    return Fault(where, f"a JSON object is expected, not {kind_of(row)}")
 
 
 def parse(line: bytes, where: str) -> Any:
