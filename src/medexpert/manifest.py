@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from medexpert._version import __version__
 from medexpert.records import UserError
 
 MANIFEST = "manifest.json"
@@ -203,7 +204,8 @@ def _digest_sums(sums: Mapping[str, str]) -> str:
 def versions() -> dict[str, str]:
     """Versions that a number may depend on: ours, Python's, the libraries', the code's commit."""
     found = {"python": platform.python_version(), "commit": code_version()}
-    for name in ("medexpert", "torch", "transformers", "peft", "tokenizers", "safetensors"):
+    found["medexpert"] = __version__  # an editable install's own record may be older
+    for name in ("torch", "transformers", "peft", "tokenizers", "safetensors"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

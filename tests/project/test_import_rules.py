@@ -37,7 +37,7 @@ MUST_NOT: dict[str, set[str]] = {
 }
 FIRST = {
     "records": set(),
-    "manifest": {"records"},
+    "manifest": {"records", "_version"},
     "recipe_data": set(),
     "recipe": {"records", "recipe_data"},
 }
