@@ -66,7 +66,9 @@ def test_tokens_are_those_of_the_lines_written(
     assert replay["target"] == pytest.approx(0.2)
     assert facts["sources"]["pubmed-abstracts"]["target"] == pytest.approx(0.8 * 0.4)
     line = shares_line("knowledge", facts)
-    assert line.startswith("data knowledge: shares of records (wanted): pubmed-abstracts ")
+    assert line.startswith(
+        "data knowledge: shares of records/characters (wanted): pubmed-abstracts "
+    )
     assert f"general-en {replay['realised']:.1%} (20.0%)" in line
 
 

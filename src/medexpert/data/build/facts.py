@@ -37,10 +37,10 @@ def check_bad_rows(job: Job, store: Store) -> None:
 def shares_line(stage: str, facts: Mapping[str, Any]) -> str:
     """One line: what each source of a stage came to; `facts` of the stage, see `build_facts`."""
     told = ", ".join(
-        f"{name} {source['realised_records']:.1%} ({source['target']:.1%})"
+        f"{name} {source['realised_records']:.1%}/{source['realised']:.1%} ({source['target']:.1%})"
         for name, source in facts["sources"].items()
     )
-    return f"data {stage}: shares of records (wanted): {told}"
+    return f"data {stage}: shares of records/characters (wanted): {told}"
 
 
 def build_facts(
