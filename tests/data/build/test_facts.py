@@ -69,7 +69,7 @@ def test_tokens_are_those_of_the_lines_written(
     assert line.startswith(
         "data knowledge: shares of records/characters (wanted): pubmed-abstracts "
     )
-    assert f"general-en {replay['realised']:.1%} (20.0%)" in line
+    assert f"/{replay['realised']:.1%} (20.0%)" in line
 
 
 def test_parts_have_ids_of_their_own(tmp_path: Path, write_rows: Rows, make_recipe: Make) -> None:
