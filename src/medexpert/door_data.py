@@ -58,7 +58,9 @@ def data_build(
 
 @data_app.command("sources")
 def data_sources(
-    search: Annotated[str, typer.Argument(help="words of a name, stage, licence or note")] = "",
+    search: Annotated[
+        list[str] | None, typer.Argument(help="words of a name, stage, licence or note")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the catalogue of sources and benchmarks, or show one in full.
@@ -67,7 +69,8 @@ def data_sources(
     """
     from medexpert.data.listing import listing, rows
 
-    print(json.dumps(rows(search), indent=2, ensure_ascii=False) if as_json else listing(search))
+    words = " ".join(search or ())
+    print(json.dumps(rows(words), indent=2, ensure_ascii=False) if as_json else listing(words))
 
 
 @data_app.command("fetch")

@@ -107,6 +107,15 @@ def audit(files: Sequence[str], against: Sequence[str], root: str, *, say: Say) 
     if not against:
         raise UserError("no benchmark to audit against", where="data audit", allowed="all, ...")
     index, missing = index_of(against, root, say=say)
+    unread = sorted(name for name, facts in index.facts.items() if not facts["text"])
+    if root and unread:
+        raise UserError(
+            f"no copy of benchmark {', '.join(unread)} here, so only ids could be compared",
+            where=root,
+            allowed="the folder of the published files; leave --data out to compare ids only",
+        )
+    if len(missing) and not any(facts["text"] for facts in index.facts.values()) and not root:
+        say("WARNING: no benchmark's text was compared: name the folder of the files with --data")
     quarantine = Quarantine(index)
     tally = Tally()
     hits: list[Found] = []

@@ -100,6 +100,10 @@ def _prepare(recipe: Run, store: Store, key: str, say: Say) -> tuple[Job, dict[s
         store.write_json(CHECKED, _quarantine(recipe, store) if file else {})
     # Written anew: where and with how many workers a build goes on may have changed.
     store.write(JOB, job.to_json().encode("utf-8"))
+    for stage in recipe.stages():
+        for source in recipe.sources(stage):
+            if source.source == "local-text" and source.phi == "off":
+                say("data: WARNING: local-text without phi: health information stays in the text")
     if not file:
         say("data: WARNING: no quarantine; benchmark items may be trained on")
     checked: dict[str, Any] = store.read_json(CHECKED)
