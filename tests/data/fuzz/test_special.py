@@ -73,7 +73,7 @@ def sparse(path: Path, start: bytes, end: bytes) -> Path:
         ("reader", "cmmlu", "f.csv", ",Question,A,B,C,D,Answer\n0,", "\n1,q,a,b,c,d,A\n", "faults"),
         ("reader", "medline", "f.xml", "<PubmedArticleSet><PubmedArticle>", "", "refused"),
         ("reader", "pubmed_rct", "f.txt", "###1\nRESULTS\t", "\n###2\nRESULTS\tx .\n", "faults"),
-        ("tool", "rows", "f.txt", "", "\nend\n", "faults"),
+        ("tool", "opened", "f.txt", "", "\nend\n", "faults"),
         ("tool", "stats", "f.jsonl", '{"id": "', '"}\n' + ROW % "b", "ok"),
     ],
 )
@@ -198,7 +198,7 @@ def test_entities_are_not_expanded(tmp_path: Path, dtd: str) -> None:
         ("reader", "documents", "f.jsonl"), ("reader", "alpaca", "f.json"),
         ("reader", "bioasq", "f.json"), ("reader", "local-text", "f.json"),
         ("benchmark", "pubmedqa", "f.json"), ("tool", "stats", "f.json"),
-        ("tool", "rows", "f.json"),
+        ("tool", "opened", "f.json"),
     ],
 )  # fmt: skip
 def test_json_nested_ten_thousand_deep(
