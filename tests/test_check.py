@@ -10,7 +10,8 @@ import pytest
 
 from medexpert import check as checks
 from medexpert.check import check, memory_bytes, stage_tokens
-from medexpert.recipe import Stage, load
+from medexpert.recipe import load
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 
 SHAPE = {

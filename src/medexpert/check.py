@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medexpert.recipe import Run, Stage, StageName
+from medexpert.recipe import Run, StageName
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 
 Say = Callable[[str], None]

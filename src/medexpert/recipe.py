@@ -12,18 +12,17 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from medexpert.recipe_data import Count, Data, Positive, Share, Source, Strict
+from medexpert.recipe_data import Count, Data, Positive, Source, Strict
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError, digest
 
 StageName = Literal["knowledge", "instruct", "adapt"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 PointName = Literal["base", "knowledge", "instruct", "adapt"]
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Base(Strict):
@@ -33,41 +32,6 @@ class Base(Strict):
         "smollm2-135m-instruct", description="catalogue name, hub id, folder or .gguf"
     )
     revision: str = Field("", description="hub revision; empty = the default branch, recorded")
-
-
-class Lora(Strict):
-    """LoRA as in peft; used when method = "lora"."""
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
-
-
-class Stage(Strict):
-    """Settings of one training stage. One class for the three: the loop is one."""
-
-    enabled: bool = True
-    method: Literal["full", "lora"] = "full"
-    epochs: float = Field(1.0, gt=0, description="passes over the data")
-    max_tokens: Count = Field(0, description="stop after so many tokens; 0 = no cap")
-    sequence_length: int = Field(
-        512, ge=16, description="tokens a row; longer items are split or dropped, counted"
-    )
-    rows_per_step: Positive = Field(8, description="rows behind one optimiser step")
-    micro_rows: Positive = Field(1, description="rows in memory at once")
-    learning_rate: float = Field(1e-4, gt=0, lt=1)
-    warmup_share: Share = 0.05
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_share: Share = Field(0.1, description="last learning rate as a share of the peak")
-    weight_decay: float = Field(0.1, ge=0, lt=1)
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
-    clip: float = Field(1.0, gt=0, description="gradient-norm clip")
-    dtype: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="compute; masters are fp32"
-    )
-    checkpoint_every: Positive = Field(50, description="optimiser steps between checkpoints")
-    lora: Lora = Lora()
 
 
 class Evaluate(Strict):
@@ -101,6 +65,10 @@ class Run(Strict):
     seed: int = Field(2312, ge=0, lt=2**32)
     output: str = Field("", description="run folder; empty = runs/<name>")
     threads: Count = Field(0, description="CPU threads; 0 = all cores")
+    processes: Positive = Field(1, description="training processes on this machine, one a GPU")
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        "none", description="where training is shown besides its own log.jsonl"
+    )
     base: Base = Base()
     data: Data
     knowledge: Stage = Stage()

@@ -264,7 +264,7 @@ def test_two_models_have_two_digests(tiny: Any, hf: Path, tmp_path: Path) -> Non
 
 def test_describe_sizes_a_lora_adapter(hf: Path, model: Any) -> None:
     from medexpert.model.adapters.lora import add_lora
-    from medexpert.recipe import Lora
+    from medexpert.recipe_train import Lora
 
     rank = 4
     wrapped = add_lora(model, Lora(rank=rank), seed=0)

@@ -13,7 +13,7 @@ from medexpert.model.adapters.lora import add_lora, merge_lora
 from medexpert.model.base import cast_weights, chat_format, describe, fetch, load
 from medexpert.model.checkpoint import link, save_adapter, save_model, verify_model
 from medexpert.model.folder import model_digest, read_lineage
-from medexpert.recipe import Lora
+from medexpert.recipe_train import Lora
 from medexpert.records import UserError
 
 LINEAGE = {

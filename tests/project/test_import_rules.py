@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "medexpert"
 ROOMS = ("data", "model", "train", "engines", "prompt", "evaluate", "serve")
-PLAIN = {"records", "manifest", "_version", "recipe_data"}
+PLAIN = {"records", "manifest", "_version", "recipe_data", "recipe_train"}
 HEAVY = {"torch", "transformers", "peft", "datasets"}
 NETWORK = {"socket", "urllib", "http", "requests", "httpx", "huggingface_hub"}
 
@@ -39,7 +39,8 @@ FIRST = {
     "records": set(),
     "manifest": {"records", "_version"},
     "recipe_data": set(),
-    "recipe": {"records", "recipe_data"},
+    "recipe_train": {"recipe_data"},
+    "recipe": {"records", "recipe_data", "recipe_train"},
 }
 
 

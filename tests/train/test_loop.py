@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from medexpert.recipe import Stage
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 from medexpert.train import state
 from medexpert.train.batches import Piece, Plan

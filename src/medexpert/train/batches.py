@@ -8,6 +8,7 @@ makes transformers keep the items apart (tests/train/test_packing.py holds it to
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,10 +38,19 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of inputs and its targets, both of length T, that must stay in one row."""
+    """Inputs and their targets, both of length T, that stay in one row.
+
+    The first `prefix` inputs are read both ways, the rest causally. `breaks` are where further
+    items begin inside the piece: they stay together, and apart in attention (preference pairs).
+    `task` is an index into the stage's task names. `reference` holds one number an item.
+    """
 
     inputs: Tokens
     targets: Tokens
+    prefix: int = 0
+    task: int = 0
+    breaks: tuple[int, ...] = ()
+    reference: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -74,12 +84,29 @@ class Account:
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro-batch: tensors of shape (B, T), int64."""
+    """One micro-batch: tensors of shape (B, T), int64 unless said otherwise.
+
+    `items`: which item of the whole batch a token belongs to, counted from 0; padding is an item of
+    its own. `prefix` (bool): the token is in the part of its item that is read both ways.
+    `tasks` (B,). `reference` (number of items,) float32, NaN where there is none.
+    """
 
     inputs: torch.Tensor
     targets: torch.Tensor
     positions: torch.Tensor
+    items: torch.Tensor
+    prefix: torch.Tensor
+    tasks: torch.Tensor
+    reference: torch.Tensor
     padding: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on `device`."""
+        moved = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)
 
     @property
     def loss_tokens(self) -> int:
@@ -264,6 +291,9 @@ def collate(rows: Sequence[Sequence[Piece]], pad: int) -> Batch:
     inputs = np.full((len(rows), width), pad, dtype=np.int64)
     targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
     positions = np.zeros((len(rows), width), dtype=np.int64)
+    items = np.zeros((len(rows), width), dtype=np.int64)
+    prefix = np.zeros((len(rows), width), dtype=np.bool_)
+    reference: list[float] = []
     padding = 0
     for number, row in enumerate(rows):
         at = 0
@@ -271,10 +301,26 @@ def collate(rows: Sequence[Sequence[Piece]], pad: int) -> Batch:
             end = at + len(piece)
             inputs[number, at:end] = piece.inputs
             targets[number, at:end] = piece.targets
-            positions[number, at:end] = np.arange(len(piece))
+            prefix[number, at : at + piece.prefix] = True
+            bounds = [0, *piece.breaks, len(piece)]
+            for start, stop in itertools.pairwise(bounds):
+                positions[number, at + start : at + stop] = np.arange(stop - start)
+                items[number, at + start : at + stop] = len(reference)
+                known = len(piece.reference) > 0
+                reference.append(piece.reference[bounds.index(start)] if known else math.nan)
             at = end
-        positions[number, at:] = np.arange(width - at)
+        if at < width:
+            positions[number, at:] = np.arange(width - at)
+            items[number, at:] = len(reference)
+            reference.append(math.nan)
         padding += width - at
     return Batch(
-        torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(positions), padding
+        inputs=torch.from_numpy(inputs),
+        targets=torch.from_numpy(targets),
+        positions=torch.from_numpy(positions),
+        items=torch.from_numpy(items),
+        prefix=torch.from_numpy(prefix),
+        tasks=torch.tensor([row[0].task if row else 0 for row in rows]),
+        reference=torch.tensor(reference, dtype=torch.float32),
+        padding=padding,
     )

@@ -24,7 +24,7 @@ from torch import nn
 
 from medexpert import manifest
 from medexpert.model.base import cast_weights
-from medexpert.recipe import Stage
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError, digest
 from medexpert.train import state
 from medexpert.train.batches import Batch, Plan
@@ -102,7 +102,7 @@ def train(
             _count(at, batches, time.monotonic() - started)
             event = meter.step(loss, rate, norm, batches, time.monotonic() - started)
             log.write(event)
-            if stop.requested or at.step % settings.checkpoint_every == 0:
+            if stop.requested or at.step % (settings.checkpoint_every or 50) == 0:
                 state.save(folder / "state", at, masters, optimizer, key)
             if stop.requested:
                 raise Interrupted(f"{name} stopped after step {at.step} of {plan.steps}")
@@ -123,13 +123,7 @@ def _accumulate(
     for number, batch in enumerate(batches):
         # Dropout depends on seed, stage, step and micro-batch alone, so there is no RNG to save.
         torch.manual_seed(int(digest([*seed, number]), 16) % 2**63)
-        here = Batch(
-            batch.inputs.to(device),
-            batch.targets.to(device),
-            batch.positions.to(device),
-            batch.padding,
-        )
-        loss = objective(model, here, 1.0 / total)
+        loss = objective(model, batch.to(device), 1.0 / total)
         loss.backward()
         summed += float(loss.detach())
     return summed

@@ -140,3 +140,19 @@ def choose_causal(model: Any, vocabulary: int) -> tuple[str, Objective]:
     if plain and torch.allclose((hidden @ head.weight.T).float(), own, rtol=1e-2, atol=1e-2):
         return "linear", causal
     return "own", causal_any_head
+
+
+class Learner(nn.Module):
+    """A model and its objective as one module: the root that is sharded, compiled and called.
+
+    `forward(batch, scale)` is scale x the summed loss of the batch. `vocabulary` is the number of
+    ids; `head` tells how logits are made ("linear" or "own", see :func:`choose_causal`).
+    """
+
+    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+        super().__init__()
+        self.model = model
+        self.head, self.objective = choose_causal(model, vocabulary)
+
+    def forward(self, batch: Batch, scale: float = 1.0) -> torch.Tensor:
+        return self.objective(self.model, batch, scale)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medexpert.model.base import cast_weights
-from medexpert.recipe import Stage
+from medexpert.recipe_train import Stage
 
 
 def learning_rate(step: int, steps: int, settings: Stage) -> float:

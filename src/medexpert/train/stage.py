@@ -16,7 +16,8 @@ from medexpert.model.adapters import ADAPTERS
 from medexpert.model.folder import model_digest, read_lineage
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
-from medexpert.recipe import Run, Stage, StageName
+from medexpert.recipe import Run, StageName
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 from medexpert.train import adapt, instruct, knowledge
 from medexpert.train.batches import Account, Piece, Plan

@@ -6,7 +6,7 @@ import pytest
 
 from medexpert.model.adapters import ADAPTERS
 from medexpert.model.adapters.lora import add_lora, candidates, merge_lora
-from medexpert.recipe import Lora
+from medexpert.recipe_train import Lora
 from medexpert.records import UserError
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]

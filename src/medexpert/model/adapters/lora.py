@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from medexpert.recipe import Lora
+    from medexpert.recipe_train import Lora
 
 ALL_LINEAR = "all-linear"
 
