@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medexpert import check as checks
-from medexpert.check import check, memory_bytes, stage_tokens
+from medexpert.check import check, plan, stage_tokens
 from medexpert.recipe import load
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
-
-SHAPE = {
-    "parameters": 1000, "linear_in_plus_out": 50, "layers": 0, "hidden": 0, "vocabulary": 0,
-    "context_length": 0,
-}  # fmt: skip
+from medexpert.train import cost, forecast
 
 
 @pytest.fixture(autouse=True)
 def no_measuring(monkeypatch: Any) -> None:
-    monkeypatch.setattr(checks, "matmul_rate", lambda dtype, threads: 1e9)
+    monkeypatch.setattr(forecast, "matmul_rate", lambda dtype, threads: 1e9)
 
 
 def test_a_good_recipe_is_told_with_its_cost_and_what_that_rests_on(
@@ -58,19 +54,22 @@ def test_rows_memory_and_disk_that_the_machine_or_model_lacks(
 ) -> None:
     with pytest.raises(UserError, match=r"adapt.sequence_length is 4096, but .* at most 2048"):
         check(load(recipe(), ["adapt.sequence_length=4096"]), print)
-    monkeypatch.setattr(checks, "_machine_memory", lambda: 1 << 20)
-    with pytest.raises(UserError, match=r"knowledge: about .* GiB of memory needed, this machine"):
+    sizes = {"SC_PAGE_SIZE": 1 << 10, "SC_PHYS_PAGES": 1 << 10}
+    monkeypatch.setattr(forecast.os, "sysconf", sizes.__getitem__)
+    with pytest.raises(UserError, match=r"knowledge: about .* GiB of memory needed by a process"):
         check(load(recipe()), print)
-    monkeypatch.setattr(checks, "disk_bytes", lambda *_: 1 << 60)
+    monkeypatch.setattr(cost, "disk_bytes", lambda *_: 1 << 60)
     with pytest.raises(UserError, match="GiB of disk needed"):
         check(load(recipe()), print)
 
 
-def test_memory_counts_every_copy_of_a_trained_weight() -> None:
-    assert memory_bytes(Stage(sequence_length=16), SHAPE) == 18_000
-    assert memory_bytes(Stage(sequence_length=16, dtype="float32"), SHAPE) == 20_000
-    lora = Stage(sequence_length=16, method="lora")
-    assert memory_bytes(lora, SHAPE) == 16 * 50 * 18 + 4000
+def test_a_plan_tells_every_machine_and_what_is_assumed(recipe: Callable[..., Path]) -> None:
+    text = plan(load(recipe()), print, dollars=2.0)
+    for part in ("here", "1xH100", "8xH100", "64xH100", "assumed, not measured", "$ 2.00"):
+        assert part in text
+    stages = json.loads(plan(load(recipe()), print, as_json=True))["stages"]
+    assert len(stages) == 3 * 4
+    assert next(s for s in stages if s["stage"] == "knowledge")["tokens"] == 6000
 
 
 def test_tokens_follow_characters_epochs_and_cap() -> None:

@@ -81,20 +81,46 @@ def check(recipe: RecipeArg, overrides: SetOption = None) -> None:
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help="knowledge, instruct or adapt")],
-    recipe: RecipeArg,
+    stage: Annotated[str, typer.Argument(help="knowledge, instruct or adapt; nothing with --plan")],
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="RECIPE", help="a recipe file (.toml) or folder")
+    ] = None,
     overrides: SetOption = None,
     allow_leaks: AllowLeaks = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="tell what training will cost, and do not train")
+    ] = False,
+    dollars: Annotated[
+        float | None, typer.Option(help="with --plan: price of one H100 for an hour", min=0)
+    ] = None,
+    euros: Annotated[
+        float | None, typer.Option(help="with --plan: price of one H100 for an hour", min=0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --plan: as JSON")] = False,
 ) -> None:
     """Train one stage of a recipe; its data and the stage before it must be there.
 
+    With several processes: torchrun --nproc-per-node 8 -m medexpert train knowledge RECIPE
+
     Example: medexpert train knowledge recipes/demo
+
+    Example: medexpert train --plan recipes/demo
     """
     from medexpert.recipe import STAGES
 
-    pipeline = open_pipeline(recipe, _with_leaks(overrides, allow_leaks))
+    if plan:
+        from medexpert.check import plan as make_plan
+
+        if recipe is not None:
+            raise UserError("--plan takes a recipe and no stage", where="train --plan")
+        told = open_pipeline(Path(stage), _with_leaks(overrides, allow_leaks)).recipe
+        print(make_plan(told, say, dollars=dollars, euros=euros, as_json=as_json))
+        return
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
+    if recipe is None:
+        raise UserError("a recipe is expected behind the stage", where=f"train {stage}")
+    pipeline = open_pipeline(recipe, _with_leaks(overrides, allow_leaks))
     if stage not in pipeline.recipe.stages():
         raise UserError(f"stage {stage} is switched off in this recipe", where=str(recipe))
     pipeline.require_inputs(stage)

@@ -6,11 +6,9 @@ this machine. The estimates say what they rest on.
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,7 @@ Say = Callable[[str], None]
 CHARACTERS_PER_TOKEN = {"en": 4.3, "zh": 0.75}
 """Measured with the SmolLM2 tokenizer on the starter data; other tokenizers differ."""
 EFFICIENCY = 0.4
-"""Share of the matmul rate that training reaches here (measured: 0.36 to 0.45 on two cores)."""
-FULL_BYTES = {"bfloat16": 18, "float32": 20}
-"""Bytes a trained parameter: weight 2 or 4, fp32 master 4, gradient 4, AdamW moments 8."""
+"""Share of the matmul rate that scoring reaches (measured on two cores)."""
 
 
 def check(recipe: Run, say: Say) -> str:
@@ -79,68 +75,78 @@ def _benchmark_folder(recipe: Run) -> Path:
     return Path(recipe.evaluate.data or recipe.data.root or ".")
 
 
-def _base_shape(recipe: Run, say: Say, problems: list[str]) -> dict[str, Any]:
-    from medexpert.model.base import describe, fetch
+def _base_shape(recipe: Run, say: Say, problems: list[str]) -> Any:
+    """The base model's `train.cost.Shape`; None, and a problem more, when it cannot be had."""
+    from medexpert.model.base import fetch
+    from medexpert.train.cost import read_shape
 
     try:
-        folder = fetch(recipe.base.model, revision=recipe.base.revision, progress=say)
-        return describe(folder)
+        return read_shape(fetch(recipe.base.model, revision=recipe.base.revision, progress=say))
     except UserError as error:
         problems.append(f"base.model: {error}")
-        return {}
+        return None
 
 
-def trained_parameters(settings: Stage, shape: dict[str, Any]) -> int:
-    """Trainable parameters of a stage. LoRA on all linear layers: rank x (inputs + outputs)."""
-    if settings.method == "full":
-        return int(shape["parameters"])
-    return int(settings.lora.rank * shape["linear_in_plus_out"])
+def _resource_problems(recipe: Run, shape: Any) -> list[str]:
+    from medexpert.train.cost import disk_bytes
+    from medexpert.train.forecast import memory_on, this_machine, what_fits
 
-
-def memory_bytes(settings: Stage, shape: dict[str, Any]) -> int:
-    """Peak of a stage: weights, masters, gradients, moments, activations, one chunk of logits."""
-    moving = trained_parameters(settings, shape)
-    still = 0 if settings.method == "full" else int(shape["parameters"]) * 4
-    tokens = settings.sequence_length * settings.micro_rows
-    activations = tokens * int(shape["layers"]) * int(shape["hidden"]) * 2 * 34
-    attention = settings.micro_rows * settings.sequence_length**2 * 4 * int(shape["layers"])
-    logits = 256 * int(shape["vocabulary"]) * 12
-    return moving * FULL_BYTES[settings.dtype] + still + activations + attention + logits
-
-
-def disk_bytes(recipe: Run, shape: dict[str, Any]) -> int:
-    """Run folder at its fullest: a fp32 model a stage, three checkpoints of the largest stage."""
-    sizes = [trained_parameters(recipe.stage(name), shape) * 12 for name in recipe.stages()]
-    return len(sizes) * int(shape["parameters"]) * 4 + 3 * max(sizes, default=0)
-
-
-def _resource_problems(recipe: Run, shape: dict[str, Any]) -> list[str]:
     problems = []
-    need = disk_bytes(recipe, shape)
+    stages = [recipe.stage(name) for name in recipe.stages()]
+    need = disk_bytes(shape, stages, _tasks(recipe))
     place = recipe.folder().resolve()
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     if need > free:
         problems.append(f"{place}: {need / 2**30:.1f} GiB of disk needed, {free / 2**30:.1f} free")
-    memory = _machine_memory()
-    context = int(shape["context_length"])
+    machine = this_machine(recipe)
     for name in recipe.stages():
-        length = recipe.stage(name).sequence_length
-        if context and length > context:
+        settings = recipe.stage(name)
+        length = settings.sequence_length
+        if shape.context_length and length > shape.context_length:
             problems.append(
                 f"{name}.sequence_length is {length}, but {recipe.base.model} reads at most "
-                f"{context} tokens"
+                f"{shape.context_length} tokens"
             )
-        need = memory_bytes(recipe.stage(name), shape)
-        if need > memory:
+        held = sum(memory_on(shape, settings, machine, _tasks(recipe)).values())
+        if held > machine.memory:
+            change = what_fits(shape, settings, machine, _tasks(recipe))
             problems.append(
-                f"{name}: about {need / 2**30:.1f} GiB of memory needed, this machine has "
-                f"{memory / 2**30:.1f}: lower {name}.sequence_length or micro_rows, or use LoRA"
+                f"{name}: about {held / 2**30:.1f} GiB of memory needed by a process, this machine "
+                f"has {machine.memory / 2**30:.1f}: set {change}"
             )
     return problems
 
 
-def _machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _tasks(recipe: Run) -> int:
+    """Tasks of a C-Poly stage; where they are the templates in the data, one is reckoned with."""
+    return max((len(recipe.stage(name).cpoly.tasks) for name in recipe.stages()), default=0) or 1
+
+
+def plan(
+    recipe: Run, say: Say, *, dollars: float | None = None, euros: float | None = None,
+    as_json: bool = False,
+) -> str:  # fmt: skip
+    """What training costs here and on 1, 8 and 64 H100, as a table or as JSON.
+
+    Raises UserError with one line a problem of the recipe's sources or base model.
+    """
+    from medexpert.data.build import inspect_sources
+    from medexpert.train import forecast
+
+    problems, estimate = inspect_sources(recipe)
+    shape = _base_shape(recipe, say, problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    tokens: dict[str, int] = {
+        n: stage_tokens(n, recipe.stage(n), estimate) for n in recipe.stages()
+    }
+    given = {"dollars": dollars, "euros": euros}
+    prices = {name: price for name, price in given.items() if price is not None}
+    machines = [forecast.this_machine(recipe), *(forecast.h100(n, **prices) for n in (1, 8, 64))]
+    found = forecast.plan(recipe, shape, tokens, machines, tasks=_tasks(recipe))
+    if as_json:
+        return json.dumps(forecast.as_json(found, machines), indent=2, ensure_ascii=False)
+    return forecast.table(found, machines)
 
 
 def evaluation_tokens(recipe: Run) -> int:
@@ -165,54 +171,43 @@ def stage_tokens(name: StageName, settings: Stage, estimate: dict[str, Any]) -> 
     return int(min(wanted, settings.max_tokens) if settings.max_tokens else wanted)
 
 
-@cache
-def matmul_rate(dtype: str, threads: int) -> float:
-    """Measured multiply-adds x 2 a second of this machine's CPU, over about half a second."""
-    import torch
+def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
+    from medexpert.train.cost import disk_bytes
+    from medexpert.train.forecast import forecast, this_machine
 
-    if threads:
-        torch.set_num_threads(threads)
-    kind = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
-    size = 768
-    left, right = (torch.randn(size, size).to(kind) for _ in range(2))
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 0.5:
-        left @ right
-        done += 1
-    return done * 2 * size**3 / (time.perf_counter() - started)
-
-
-def _summary(recipe: Run, shape: dict[str, Any], estimate: dict[str, Any]) -> list[str]:
+    machine = this_machine(recipe)
     lines = [
         f"recipe {recipe.name} ({recipe.hash()}): valid",
-        f"base {recipe.base.model}: {int(shape['parameters']) / 1e6:.0f} M parameters",
+        f"base {recipe.base.model}: {shape.total / 1e6:.0f} M parameters",
         f"{'step':10} {'method':7} {'tokens':>10} {'memory':>9} {'time':>9}",
     ]
-
-    def hours(passes: int, tokens: int, dtype: str) -> float:
-        rate = matmul_rate(dtype, recipe.threads) * EFFICIENCY
-        return passes * int(shape["parameters"]) * tokens / rate / 3600
-
     total = 0.0
     for name in recipe.stages():
         settings = recipe.stage(name)
         tokens = stage_tokens(name, settings, estimate)
-        time_needed = hours(6 if settings.method == "full" else 4, tokens, settings.dtype)
-        total += time_needed
-        memory = memory_bytes(settings, shape) / 2**30
+        found = forecast(name, settings, shape, tokens, machine, tasks=_tasks(recipe))
+        total += found.hours
         lines.append(
-            f"{name:10} {settings.method:7} {tokens:>10} {memory:>5.1f} GiB {time_needed:>7.2f} h"
+            f"{name:10} {settings.method:7} {tokens:>10} {found.memory / 2**30:>5.1f} GiB "
+            f"{found.hours:>7.2f} h"
         )
     tokens = evaluation_tokens(recipe)
-    time_needed = hours(2, tokens, recipe.evaluate.dtype)
-    lines.append(f"{'evaluate':10} {'direct':7} {tokens:>10} {'':9} {time_needed:>7.2f} h")
-    disk = disk_bytes(recipe, shape) / 2**30
+    rate = _matmul_rate(recipe.evaluate.dtype, recipe.threads) * EFFICIENCY
+    scoring = 2 * shape.total * tokens / rate / 3600
+    lines.append(f"{'evaluate':10} {'direct':7} {tokens:>10} {'':9} {scoring:>7.2f} h")
+    disk = disk_bytes(shape, [recipe.stage(n) for n in recipe.stages()], _tasks(recipe)) / 2**30
     return [
         *lines,
-        f"about {total + time_needed:.2f} h on this machine's CPU, {disk:.1f} GiB of disk",
+        f"about {total + scoring:.2f} h on this machine, {disk:.1f} GiB of disk",
         *_grounds(recipe),
         "no problem found",
     ]
+
+
+def _matmul_rate(dtype: str, threads: int) -> float:
+    from medexpert.train.forecast import matmul_rate
+
+    return matmul_rate(dtype, threads)
 
 
 def _grounds(recipe: Run) -> list[str]:
@@ -220,12 +215,13 @@ def _grounds(recipe: Run) -> list[str]:
     dtypes = sorted(
         {recipe.evaluate.dtype, *(recipe.stage(name).dtype for name in recipe.stages())}
     )
-    rates = ", ".join(f"{matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
+    rates = ", ".join(f"{_matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
     per_token = ", ".join(f"{n} ({lang})" for lang, n in CHARACTERS_PER_TOKEN.items())
     return [
         "tokens rest on the characters of evenly spaced rows, one pass over each source, and on "
         f"{per_token} characters a token, as SmolLM2's tokenizer has on the starter data",
-        "time rests on 6 operations a parameter and token (LoRA 4, scoring 2) at "
-        f"{100 * EFFICIENCY:.0f} % of the matmul rate measured just now: {rates}",
+        "time rests on the operations of each architecture and method (scoring: 2 a parameter and "
+        f"token at {100 * EFFICIENCY:.0f} %) and the matmul rate measured just now: {rates}; "
+        "`medexpert train --plan` tells more",
         "not counted: voc's generated text, held-out text, and reading and writing files",
     ]

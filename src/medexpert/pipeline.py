@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ DATA_FORMAT = 3
 """Raised when the build writes other records from the same settings: old builds are redone."""
 REPORT_FORMAT = 2
 """Raised when a report says other things about the same results."""
-TRAIN_FORMATS = {"full": 1, "lora": 2}
+TRAIN_FORMATS = {"full": 2, "lora": 3, "dora": 1, "qlora": 1, "cpoly": 1}
 """By method; raised when training makes other weights from the same data and settings."""
 
 
@@ -87,7 +87,8 @@ class Pipeline:
 
         return model_digest(folder)
 
-    def _data_file(self, name: str) -> Path:
+    def data_file(self, name: str) -> Path:
+        """A file of the finished data. Raises UserError when there is none."""
         path = self.root / "data" / f"{name}.jsonl"
         if not (path.parent / manifest.MANIFEST).is_file():
             raise UserError("no finished data here: run `medexpert data RECIPE`", where=str(path))
@@ -121,34 +122,48 @@ class Pipeline:
         return Step("data", self.root / "data", key, work)
 
     def stage_step(self, stage: StageName) -> Step:
+        from medexpert import instruments, launch
+
         def key() -> str:
             settings = self.recipe.stage(stage).model_dump(mode="json")
             # How often a checkpoint is written does not change what is learned.
-            settings.pop("checkpoint_every")
+            for name in ("enabled", "checkpoint_every", "checkpoints"):
+                settings.pop(name)
             made = TRAIN_FORMATS[settings["method"]]
             parent = self._model_digest(self.parent(stage))
-            file = self._data_file(stage)
-            inputs = [parent, manifest.sha256_file(file)]
+            file = self.data_file(stage)
+            inputs = [parent, manifest.sha256_file(file), *instruments.measured_on(self, stage)]
             if stage != "knowledge":
                 # Examples name their template; its wording is part of what is trained on.
                 inputs.append(digest(_template_ids(file, file.stat().st_mtime_ns)))
             return digest(["train", made, stage, settings, self.recipe.seed, *inputs])
 
         def work(key: str) -> None:
+            self._opened = (None, None)  # the memory of the model evaluated last
+            if self.recipe.processes > 1 and not launch.launched():
+                launch.train(stage, self.root, self.recipe.processes)
+                return
             from medexpert.train.stage import run_stage
 
-            self._opened = (None, None)  # the memory of the model evaluated last
             run_stage(
                 self.recipe,
                 stage,
                 parent=self.model_folder(self.parent(stage)),
-                data=self._data_file(stage),
+                data=self.data_file(stage),
                 folder=self.root / stage,
                 key=key,
                 say=self.say,
+                **instruments.of_stage(self, stage),
             )
 
         return Step(stage, self.root / stage, key, work)
+
+    def roles(self) -> dict[str, str]:
+        """What a stage-1 source is for, by name: "medical" or "general"."""
+        return {
+            source.source: "general" if source.role == "replay" else "medical"
+            for source in self.recipe.data.knowledge
+        }
 
     def evaluation_steps(self, point: PointName) -> list[Step]:
         """Each strategy on the benchmark, then bits/byte on the held-out text."""
@@ -210,20 +225,17 @@ class Pipeline:
 
     def _heldout(self, point: PointName, folder: Path) -> Step:
         out = folder / "heldout.json"
-        roles = {
-            source.source: "general" if source.role == "replay" else "medical"
-            for source in self.recipe.data.knowledge
-        }
+        roles = self.roles()
 
         def key() -> str:
-            text = manifest.sha256_file(self._data_file("heldout"))
+            text = manifest.sha256_file(self.data_file("heldout"))
             dtype = self.recipe.evaluate.dtype
             return digest(["heldout", dtype, text, roles, self._model_digest(point)])
 
         def work(key: str) -> None:
             from medexpert.evaluate.heldout import write_heldout
 
-            text = self._data_file("heldout")
+            text = self.data_file("heldout")
             if text.stat().st_size == 0:
                 self.say("no held-out documents in this recipe: bits/byte is not measured")
                 manifest.write_json(out, {})
@@ -273,9 +285,19 @@ class Pipeline:
     # -- running -----------------------------------------------------------------------------------
 
     def run(self, steps: list[Step]) -> None:
-        """Do each step that is not complete; afterwards all of them are."""
-        with self.locked(), manifest.provenance(self.provenance()):
-            self.write_recipe()
+        """Do each step that is not complete; afterwards all of them are.
+
+        Of several processes the first one holds the folder and writes the recipe.
+        """
+        from medexpert import launch
+
+        first = not launch.launched() or launch.rank() == 0
+        with (
+            self.locked() if first else nullcontext(),
+            manifest.provenance(self.provenance()),
+        ):
+            if first:
+                self.write_recipe()
             for step in steps:
                 if step.complete():
                     # A kill between a step's manifest and this leaves what it worked with behind.
@@ -323,6 +345,11 @@ class Pipeline:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time in a run folder. The lock ends with the process, killed or not."""
+        from medexpert import launch
+
+        if launch.holds(self.root):
+            yield
+            return
         with manifest.disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("a+")

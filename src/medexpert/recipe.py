@@ -8,6 +8,7 @@ artefact. Imports nothing heavy.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -84,6 +85,21 @@ class Run(Strict):
             values = {**values, "adapt": {**ADAPT_DEFAULTS, **values["adapt"]}}
         return values
 
+    @model_validator(mode="after")
+    def _fitting(self) -> Run:
+        """Settings that a stage has no use for are mistakes, not wishes."""
+        wrong = []
+        if self.knowledge.attention == "prefix":
+            wrong.append("knowledge.attention: plain text has no question; see knowledge.infill")
+        if self.knowledge.objective != "likelihood":
+            wrong.append("knowledge.objective: preferences are learned in instruct or adapt")
+        if self.knowledge.method == "cpoly":
+            wrong.append("knowledge.method: C-Poly needs tasks; text has none")
+        wrong += [f"{n}.infill: blanks are for knowledge" for n in STAGES[1:] if self.stage(n).infill.on]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
     def stage(self, name: StageName) -> Stage:
         return {"knowledge": self.knowledge, "instruct": self.instruct, "adapt": self.adapt}[name]
 
@@ -121,6 +137,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
         return load(_only_recipe(path), overrides)
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte {error.start})", where=str(path)) from None
+    if path.suffix == ".json":
+        return _resolved(path, text, overrides)
     try:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -133,6 +151,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Run:
     except ValidationError as error:
         lines = [_explain(path, text, problem, given) for problem in error.errors()]
         raise UserError("\n".join(lines)) from None
+
+
+def _resolved(path: Path, text: str, overrides: Sequence[str]) -> Run:
+    """The recipe that a run folder holds as `recipe.json`."""
+    try:
+        values = json.loads(text)["recipe"]
+        for override in overrides:
+            _override(values, override)
+        return restore(values)
+    except (ValueError, KeyError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise UserError(f"not the recipe.json of a run folder: {line}", where=str(path)) from None
 
 
 def restore(values: Mapping[str, Any]) -> Run:
@@ -186,6 +216,10 @@ def _explain(path: Path, text: str, problem: Mapping[str, Any], given: Collectio
     The place is file:line, or --set for a key that was `given` there.
     """
     location = tuple(problem["loc"])
+    if not location:  # of the recipe as a whole: "key: what", a line each
+        lines = problem["msg"].removeprefix("Value error, ").splitlines()
+        places = [_line_of(text, tuple(line.split(":")[0].split("."))) for line in lines]
+        return "\n".join(f"{path}:{n}: {line}" for n, line in zip(places, lines, strict=True))
     dotted = ".".join(str(part) for part in location)
     overridden = any(f"{dotted}.".startswith(f"{key}.") for key in given)
     where = "--set" if overridden else f"{path}:{_line_of(text, location)}"

@@ -32,6 +32,9 @@ class CPoly(Strict):
         default={},
         description="task = names of templates or sources, * allowed; empty = a task a template",
     )
+    merge: str = Field(
+        "", description="task whose weights become the stage's model; empty = the first"
+    )
     target_modules: str | tuple[str, ...] = "all-linear"
     dropout: float = Field(0.05, ge=0, lt=1)
     norm: Literal["joint", "separate"] = "joint"

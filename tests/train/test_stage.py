@@ -76,7 +76,7 @@ def test_a_share_of_an_epoch_is_of_all_data_whatever_the_cap(
     def items(*overrides: str) -> int:
         account = Account()
         settings = load(recipe(), overrides).adapt
-        stage_pieces("adapt", data, tokenizer, settings, account)
+        list(stage_pieces("adapt", data, tokenizer, settings, account))
         return account.items
 
     assert items("adapt.epochs=1", "adapt.max_tokens=60") < 12

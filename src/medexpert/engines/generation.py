@@ -66,13 +66,13 @@ def generate(
         eos_token_id=ends or None,
         pad_token_id=pad,
     )
-    reader = _Reader(tokenizer, rows, settings.stop)
+    reader = Reader(tokenizer, rows, settings.stop)
     with torch.inference_mode(), _blank_defaults(model, config):
         out = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
-            logits_processor=_sampling(settings, seeds),
+            logits_processor=sampling(settings, seeds),
             stopping_criteria=StoppingCriteriaList([_StopStrings(reader, width)]),
         )
     made = out[:, width:].tolist()
@@ -99,7 +99,7 @@ def _blank_defaults(model: Any, config: GenerationConfig) -> Iterator[None]:
         model.generation_config = kept
 
 
-class _Reader:
+class Reader:
     """Generated ids -> text, and where a stop string ends them."""
 
     def __init__(self, tokenizer: Any, prompts: Sequence[Ids], stop: tuple[str, ...]) -> None:
@@ -142,7 +142,7 @@ class _Reader:
 class _StopStrings(StoppingCriteria):  # type: ignore[misc,unused-ignore]
     """Rows whose generated text holds a stop string are done."""
 
-    def __init__(self, reader: _Reader, width: int) -> None:
+    def __init__(self, reader: Reader, width: int) -> None:
         self.reader, self.width = reader, width
 
     def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
@@ -152,7 +152,7 @@ class _StopStrings(StoppingCriteria):  # type: ignore[misc,unused-ignore]
         return torch.tensor(done, device=input_ids.device, dtype=torch.bool)
 
 
-def _sampling(settings: Settings, seeds: Sequence[int]) -> LogitsProcessorList:
+def sampling(settings: Settings, seeds: Sequence[int]) -> LogitsProcessorList:
     """Processors after which argmax is a sample; empty for greedy."""
     if settings.temperature == 0:
         return LogitsProcessorList()

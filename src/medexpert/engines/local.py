@@ -4,6 +4,8 @@ How text becomes tokens: `model.text`, the same rule as in training.
 
 Scoring pads on the right and passes no mask: under causal attention no token sees what follows it,
 so padding cannot change a score. Prompts are never cut; one that does not fit is an error.
+
+A model whose lineage says so reads its prompts both ways: `engines.prefix`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from medexpert.engines.base import Completion, PromptError, TextScore
+from medexpert.engines.prefix import generate_prefix, reading_of, scoring_mask
 from medexpert.model.base import chat_format, load
 from medexpert.model.folder import read_lineage
 from medexpert.model.text import TextEncoder
@@ -62,6 +65,7 @@ class LocalEngine:
         self.context = int(getattr(config, "max_position_embeddings", 0) or 0)
         self.vocabulary = int(config.vocab_size)
         self._text = TextEncoder(self.tokenizer)
+        self.reading = reading_of(self.lineage, self.tokenizer)
         self._chunked = self._head_is_plain()
         # Where whole logits are made, one row at a time keeps them small.
         self._budget = batch_tokens if self._chunked else 1
@@ -100,6 +104,7 @@ class LocalEngine:
     def _prompt(self, index: int, text: str, room: int) -> Ids:
         """The prompt's ids, `room` more tokens fitting behind. Raises PromptError otherwise."""
         ids = self.encode(text)
+        room += self.reading.extra
         if not ids:
             raise PromptError("the prompt is empty", index=index, where=f"prompt {index + 1}")
         if self.context and len(ids) + room > self.context:
@@ -115,7 +120,10 @@ class LocalEngine:
     def _split_choices(
         self, index: int, prompt: str, choices: Sequence[str]
     ) -> tuple[Ids, list[Ids]]:
-        """(prompt ids, ids of each choice behind it). Raises PromptError when they overlap."""
+        """(ids of what is given, ids of each choice behind it).
+
+        Raises PromptError when the prompt and a choice overlap.
+        """
         ids = self._prompt(index, prompt, 0)
         tails = []
         for choice in choices:
@@ -132,7 +140,7 @@ class LocalEngine:
                 raise PromptError("the choice holds no token", index=index, where=where)
             tails.append(whole[len(ids) :])
         self._prompt(index, prompt, max(map(len, tails)) - 1)
-        return ids, tails
+        return self.reading.given(ids), tails
 
     # -- scoring --------------------------------------------------------------------------------
 
@@ -154,7 +162,8 @@ class LocalEngine:
             chosen = [simple[k] for k in batch]
             rows = [encoded[i][0] for i in chosen]
             wanted = [[tail[0] for tail in encoded[i][1]] for i in chosen]
-            states = self._states(rows)[torch.arange(len(rows)), [len(row) - 1 for row in rows]]
+            states, _ = self._run(rows, given=True)
+            states = states[torch.arange(len(rows)), [len(row) - 1 for row in rows]]
             for i, values in zip(chosen, self._logprobs(states, wanted), strict=True):
                 results[i] = values
         for i in sorted(set(range(len(prompts))) - set(simple)):
@@ -163,7 +172,7 @@ class LocalEngine:
 
     def _score_tails(self, prompt: Ids, tails: Sequence[Ids]) -> list[float]:
         """ln p of each tail behind the prompt; the prompt is encoded once."""
-        states, cache = self._run([prompt], cache=None, keep=True)
+        states, cache = self._run([prompt], given=True, keep=True)
         totals = self._logprobs(states[0, -1:], [[tail[0] for tail in tails]])[0]
         longer = [k for k, tail in enumerate(tails) if len(tail) > 1]
         budget = max(1, self.batch_tokens // (len(prompt) + max(map(len, tails))))
@@ -184,7 +193,8 @@ class LocalEngine:
         """ln p of each whole text.
 
         Every token is scored once: the first given BOS (EOS where the tokenizer has no BOS), the
-        first of each further window of min(context, 1024) tokens given the token before it.
+        first of each further window of min(context, 1024) tokens given the token before it. The
+        text is read causally whatever the model: nothing of it is given.
         """
         start = self.tokenizer.bos_token_id
         start = self.tokenizer.eos_token_id if start is None else start
@@ -204,7 +214,7 @@ class LocalEngine:
                 targets.append(part)
         totals = [0.0] * len(texts)
         for batch in batches([len(row) for row in inputs], self._budget):
-            states = self._states([inputs[k] for k in batch])
+            states, _ = self._run([inputs[k] for k in batch])
             for row, k in enumerate(batch):
                 wanted = [[token] for token in targets[k]]
                 found = self._logprobs(states[row, : len(wanted)], wanted)
@@ -214,17 +224,21 @@ class LocalEngine:
             for total, tokens, text in zip(totals, lengths, texts, strict=True)
         ]
 
-    def _states(self, rows: Sequence[Ids]) -> torch.Tensor:
-        return self._run(rows, cache=None, keep=False)[0]
-
-    def _run(self, rows: Sequence[Ids], *, cache: Any, keep: bool) -> tuple[torch.Tensor, Any]:
+    def _run(
+        self, rows: Sequence[Ids], *, given: bool = False, cache: Any = None, keep: bool = False
+    ) -> tuple[torch.Tensor, Any]:
         """(states, cache) of right-padded rows: hidden states [B, T, H], or logits [B, T, V] for
-        models whose logits are more than a linear map of them (see `_head_is_plain`)."""
+        models whose logits are more than a linear map of them (see `_head_is_plain`). `given`: the
+        rows are prompts, which some models read both ways."""
         width = max(map(len, rows))
         padded = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        inputs = {"input_ids": padded.to(self.model.device), "use_cache": keep}
+        inputs: dict[str, Any] = {"input_ids": padded.to(self.model.device), "use_cache": keep}
         if cache is not None:
             inputs["past_key_values"] = cache
+        if given and self.reading.prefix:
+            inputs["attention_mask"] = scoring_mask(
+                self.model, [len(row) for row in rows], len(self.reading.start)
+            )
         if self._chunked:
             out = self.model.get_decoder()(**inputs)
             return out.last_hidden_state, out.past_key_values
@@ -284,18 +298,19 @@ class LocalEngine:
                 f"temperature = {temperature}, top_p = {top_p}",
                 allowed="temperature >= 0 and 0 < top_p <= 1",
             )
-        rows = [self._prompt(i, prompt, max_tokens) for i, prompt in enumerate(prompts)]
+        rows = [
+            self.reading.given(self._prompt(i, prompt, max_tokens))
+            for i, prompt in enumerate(prompts)
+        ]
         seeds = row_seeds(prompts, seed)
         settings = Settings(max_tokens, tuple(s for s in stop if s), temperature, top_p)
         results: dict[int, Completion] = {}
         for batch in batches([len(row) + max_tokens for row in rows], self.batch_tokens):
-            made = generate(
-                self.model,
-                self.tokenizer,
-                [rows[k] for k in batch],
-                settings,
-                [seeds[k] for k in batch],
-            )
+            taken = [rows[k] for k in batch], settings, [seeds[k] for k in batch]
+            if self.reading.prefix:
+                made = generate_prefix(self.model, self.tokenizer, *taken, self.reading)
+            else:
+                made = generate(self.model, self.tokenizer, *taken)
             results.update(zip(batch, made, strict=True))
         return [results[k] for k in range(len(prompts))]
 
@@ -306,6 +321,7 @@ class LocalEngine:
             "lineage": self.lineage,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attention": str(getattr(self.model.config, "_attn_implementation", "") or ""),
+            "reading": str(self.lineage.get("attention", "causal")),
             "device": str(self.model.device.type),
             "context": self.context,
             "parameters": sum(p.numel() for p in self.model.parameters()),

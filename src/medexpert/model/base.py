@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medexpert.manifest import MANIFEST, sha256_file, write_manifest
 from medexpert.model import folder as folders
+from medexpert.model.opening import open_plain
 from medexpert.model.staging import Progress, build_once, cache_root, silent
 from medexpert.records import UserError, digest, unknown_name
 
@@ -256,67 +257,69 @@ def parent_folder(folder: Path, *, cache: Path | None = None, progress: Progress
 
 
 def load(
-    folder: Path, *, dtype: torch.dtype, device: torch.device | str | None = None
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str | None = None,
+    task: str = "",
+    four_bit: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Open a model folder, or an adapter folder merged into its base, in eval mode.
 
     The files are verified first (checksums where medexpert wrote a manifest). Attention is torch's
-    scaled-dot-product; an adapter is merged in float32, then cast to `dtype`.
+    scaled-dot-product; an adapter is merged in float32, then cast to `dtype`. `task` picks one of a
+    C-Poly folder. `four_bit` opens a model folder in NF4, to train an adapter on it: the weights
+    are rounded to `dtype`, quantised, and computed with in `dtype`.
 
-    Raises UserError: damaged or missing files, missing tensors, unknown architecture.
+    Raises UserError: damaged or missing files, missing tensors, unknown architecture, a task that
+    is unknown or missing, bitsandbytes not installed.
     """
     quiet()
     folders.check(folder)
     model: Any
+    where = device or default_device()
     if folders.is_adapter(folder):
-        import torch
-
-        from medexpert.model.checkpoint import open_adapter
-
-        parent = parent_folder(folder)
-        model, tokenizer = load(parent, dtype=torch.float32)
-        model = open_adapter(model, folder)
-        cast_weights(model, dtype)
+        model, tokenizer = _merged(folder, dtype, task, four_bit, where)
     else:
-        model, tokenizer = _open(folder, dtype)
-    return model.eval().to(device or default_device()), tokenizer
+        from medexpert.model.checkpoint import task_of
+
+        task_of(folder, task)
+        model, tokenizer = open_plain(folder, dtype, where if four_bit else None)
+    return (model.eval() if four_bit else model.eval().to(where)), tokenizer
 
 
-def _open(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    import transformers
+def _merged(
+    folder: Path, dtype: torch.dtype, task: str, four_bit: bool, device: torch.device | str
+) -> tuple[Any, Any]:
+    """An adapter on the weights it was trained on, merged in float32 and cast to `dtype`."""
+    import torch
 
-    library: Any = transformers
-    try:
-        tokenizer = library.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
-        raise _cannot_open("tokenizer", folder, error) from None
-    try:
-        model, report = library.AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, OSError, RuntimeError, TypeError, ImportError) as error:
-        raise _cannot_open("model", folder, error) from None
-    # A tensor that is absent would be filled with random numbers and only warned about.
-    absent = sorted({*report["missing_keys"], *(str(k[0]) for k in report["mismatched_keys"])})
-    if absent:
+    from medexpert.model.adapters import quantised
+    from medexpert.model.checkpoint import open_adapter, task_of
+
+    if four_bit:
         raise UserError(
-            f"{len(absent)} tensors are missing or have the wrong shape, first {absent[0]}",
-            where=str(folder),
+            "an adapter folder cannot be opened in 4 bits: save it merged first", where=str(folder)
         )
+    task = task_of(folder, task)
+    parent = parent_folder(folder)
+    rounded = folders.read_lineage(folder).get("quantised")
+    model: Any
+    if rounded:
+        known = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+        if rounded.get("kind") != quantised.KIND or rounded.get("dtype") not in known:
+            raise UserError(
+                f"it was trained on weights quantised in a way not known here: {rounded}",
+                where=str(folder / folders.LINEAGE),
+            )
+        folders.check(parent)
+        model, tokenizer = open_plain(parent, known[rounded["dtype"]], device)
+        model = quantised.restored(model, torch.float32)
+    else:
+        model, tokenizer = load(parent, dtype=torch.float32)
+    model = open_adapter(model, folder, task)
+    cast_weights(model, dtype)
     return model, tokenizer
-
-
-def _cannot_open(what: str, folder: Path, error: Exception) -> UserError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return UserError(f"transformers cannot open this {what}: {line}", where=str(folder))
 
 
 def default_device() -> torch.device:
@@ -330,10 +333,11 @@ def cast_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Cast the parameters in place and leave the buffers: rotary frequencies stay in float32.
 
     `model.to(dtype)` would round those too, and then a model cast in memory and the same model
-    opened from disk in `dtype` would give different logits.
+    opened from disk in `dtype` would give different logits. Quantised weights (uint8) stay too.
     """
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert.manifest import read_json, verify, versions, write_json, write_manifest
 from medexpert.model import folder as folders
+from medexpert.model.adapters import quantised
 from medexpert.model.adapters.lora import merge_lora
 from medexpert.model.staging import staged
 from medexpert.records import UserError, digest
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from medexpert.model.adapters.cpoly import CPolyModel
 
 
 def save_model(
@@ -43,7 +46,7 @@ def save_model(
     Raises UserError: disk full (nothing half-written is left), place not writable, a folder with
     foreign files. Raises TypeError for a wrapped adapter: merge it first or use save_adapter.
     """
-    if hasattr(model, "peft_config"):
+    if hasattr(model, "peft_config") or hasattr(model, "cpoly"):
         raise TypeError("save_model takes a plain model: call merge_lora, or use save_adapter")
     with staged(folder) as temporary:
         model.save_pretrained(temporary, state_dict=_cast(model, dtype), max_shard_size="5GB")
@@ -67,27 +70,64 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]
 
 
 def save_adapter(
-    model: PeftModel, folder: Path, *, lineage: Mapping[str, Any], key: str = ""
+    model: PeftModel | CPolyModel, folder: Path, *, lineage: Mapping[str, Any], key: str = ""
 ) -> dict[str, Any]:
-    """Write a peft adapter folder (safetensors only, no tokenizer: the base has it).
+    """Write a peft or C-Poly adapter folder (safetensors only, no tokenizer: the base has it).
 
     `lineage["parent"]`, a model folder or a name that `fetch` takes, is how it finds its base; a
-    folder is written the way :func:`link` puts it. Returns the manifest; raises as save_model does.
+    folder is written the way :func:`link` puts it. A base in 4 bits is told in the lineage as
+    `quantised`. Returns the manifest; raises as save_model does.
     """
     if not lineage.get("parent"):
         raise ValueError("an adapter's lineage needs 'parent': without it the base cannot be found")
+    facts = quantised.told(model)
+    entry = {**lineage, "quantised": facts} if facts else dict(lineage)
     with staged(folder) as temporary:
         _save_adapter_files(model, temporary)
-        return _seal(temporary, _linked(lineage, folder), key)
+        return _seal(temporary, _linked(entry, folder), key)
+
+
+def export_task(folder: Path, task: str, to: Path) -> dict[str, Any]:
+    """One task of the C-Poly folder `folder` as a standard peft LoRA folder `to`; exact.
+
+    Its lineage is the C-Poly folder's, with `task`. Returns the manifest. Raises UserError for a
+    folder without tasks or an unknown task, and as save_model does.
+    """
+    from medexpert.model.adapters.cpoly import files
+
+    if not folders.is_cpoly(folder):
+        raise UserError("it holds no C-Poly tasks to export", where=str(folder))
+    folders.check(folder)
+    lineage = folders.read_lineage(folder)
+    parent = str(lineage.get("parent", ""))
+    near = Path(os.path.normpath(folder / parent))
+    if parent and near.is_dir():
+        lineage["parent"] = str(near)
+    with staged(to) as temporary:
+        files.write_task(folder, task, temporary)
+        _tidy_peft(temporary)
+        return _seal(temporary, {**_linked(lineage, to), "task": task}, "")
 
 
 def _save_adapter_files(model: Any, folder: Path) -> None:
+    if hasattr(model, "cpoly"):
+        from medexpert.model.adapters.cpoly import files
+
+        files.write(model, folder)
+        return
     # The embeddings are never trained here; looking whether they were would ask the hub.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    _tidy_peft(folder)
+
+
+def _tidy_peft(folder: Path) -> None:
+    """Make what peft wrote the same in every process and on every machine."""
+    (folder / "README.md").unlink(missing_ok=True)  # an empty model card
     path = folder / folders.ADAPTER_CONFIG
     config = read_json(path)
     config["base_model_name_or_path"] = ""  # a path of this machine; the lineage tells it better
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()  # peft holds a set, whose order changes by process
     write_json(path, config)
 
 
@@ -125,11 +165,39 @@ def verify_model(folder: Path) -> dict[str, Any]:
     return entry
 
 
-def open_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Put the adapter of `folder` onto `model` (float32) and merge it.
+def task_of(folder: Path, task: str) -> str:
+    """The task that `folder` is opened for: the one named, or the only one.
+
+    Empty for a folder without tasks. Raises UserError for an unknown task, for none of several,
+    and for a task where there are none.
+    """
+    if not folders.is_cpoly(folder):
+        if task:
+            raise UserError(f"it holds no tasks, so none is called {task!r}", where=str(folder))
+        return ""
+    from medexpert.model.adapters.cpoly import CPolyConfig
+
+    config = CPolyConfig.read(folder)
+    if task:
+        return config.tasks[config.index(task)]
+    if len(config.tasks) > 1:
+        raise UserError(
+            "these weights are for several tasks: name one",
+            where=str(folder),
+            allowed=", ".join(config.tasks),
+        )
+    return config.tasks[0]
+
+
+def open_adapter(model: PreTrainedModel, folder: Path, task: str = "") -> PreTrainedModel:
+    """Put the adapter of `folder` onto `model` (float32) and merge it; `task` is for C-Poly.
 
     Raises UserError when the adapter's tensors and the base's modules do not fit each other.
     """
+    if folders.is_cpoly(folder):
+        from medexpert.model.adapters.cpoly import files
+
+        return files.read(model, folder).unwrap(task_of(folder, task))
     from peft import PeftModel, get_peft_model_state_dict
 
     try:

@@ -22,13 +22,21 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CPOLY_CONFIG = "cpoly_config.json"
+CPOLY_WEIGHTS = "cpoly_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NOT_CAUSAL = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForPreTraining")
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether this is a peft adapter folder (it has no weights of its own base)."""
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+    """Whether this is an adapter folder, peft's or C-Poly's (it has no weights of its own base)."""
+    adapter = (folder / ADAPTER_CONFIG).is_file() or is_cpoly(folder)
+    return adapter and not (folder / "config.json").is_file()
+
+
+def is_cpoly(folder: Path) -> bool:
+    """Whether this folder holds C-Poly skills for several tasks."""
+    return (folder / CPOLY_CONFIG).is_file()
 
 
 def read_lineage(folder: Path) -> dict[str, Any]:
@@ -180,7 +188,9 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_adapter(folder: Path) -> dict[str, Any]:
-    """`adapter_config.json` of a LoRA adapter whose weights are safetensors."""
+    """The configuration of an adapter, LoRA or C-Poly, whose weights are safetensors."""
+    if is_cpoly(folder):
+        return _check_cpoly(folder)
     config = read_json(folder / ADAPTER_CONFIG)
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind != "LORA":
@@ -196,6 +206,16 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         raise UserError(f"the adapter has no {ADAPTER_WEIGHTS}", where=str(folder))
     read_header(folder / ADAPTER_WEIGHTS)
     return dict(config)
+
+
+def _check_cpoly(folder: Path) -> dict[str, Any]:
+    from medexpert.model.adapters.cpoly.config import CPolyConfig
+
+    config = CPolyConfig.read(folder)
+    if not (folder / CPOLY_WEIGHTS).is_file():
+        raise UserError(f"the adapter has no {CPOLY_WEIGHTS}", where=str(folder))
+    read_header(folder / CPOLY_WEIGHTS)
+    return config.model_dump(mode="json")
 
 
 def origin(folder: Path) -> dict[str, str]:
@@ -222,6 +242,7 @@ def _of_model(path: Path) -> bool:
     return path.suffix in (".safetensors", ".jinja", ".model") or path.name in (
         "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
         "added_tokens.json", "vocab.json", "merges.txt", ADAPTER_CONFIG,
+        CPOLY_CONFIG,
     )  # fmt: skip
 
 
@@ -229,14 +250,16 @@ def describe(folder: Path) -> dict[str, Any]:
     """Size, shape and history of a model without loading it.
 
     `parameters` counts stored tensors (tied embeddings once); `weight_bytes` is their size on disk;
-    for an adapter both count the adapter alone and `base` says where its base is.
+    for an adapter both count the adapter alone and `base` says where its base is; with C-Poly
+    `tasks` names its tasks.
     `linear_in_plus_out` sums inputs + outputs of the linear layers that LoRA sits on by default,
     so that rank times it is the size of such an adapter.
     """
     lineage = read_lineage(folder)
     facts = read_json(folder / MANIFEST) if ours(folder) else {}
     adapter = is_adapter(folder)
-    files = [folder / ADAPTER_WEIGHTS] if adapter else weight_files(folder)
+    own = CPOLY_WEIGHTS if is_cpoly(folder) else ADAPTER_WEIGHTS
+    files = [folder / own] if adapter else weight_files(folder)
     tensors = [entry for path in files for entry in read_header(path).values()]
     config = check_adapter(folder) if adapter else check_config(folder)
     found: dict[str, Any] = {
@@ -250,7 +273,9 @@ def describe(folder: Path) -> dict[str, Any]:
         "origin": origin(folder) or facts.get("origin", {}),
     }
     if adapter:
-        return {**found, "base": lineage.get("parent", ""), "rank": config.get("r")}
+        rank = config.get("rank", config.get("r"))
+        found |= {"base": lineage.get("parent", ""), "rank": rank}
+        return {**found, "tasks": config["tasks"]} if is_cpoly(folder) else found
     linear = [e["shape"] for path in files for n, e in read_header(path).items() if _linear(n, e)]
     return {**found, **_shape(config), "linear_in_plus_out": sum(map(sum, linear))}
 

@@ -4,11 +4,9 @@ A template is a file `templates/<name>.<en|zh|any>.txt`: header lines (`version:
 `note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned;
 in a request for free text `[[cue]]` separates the request from the line that opens the reply.
 
-Names beginning with `chat.` are put into the model's chat format: the part before `[[learn]]` is
-the user's message, the part behind it the assistant's, learned together with the end-of-turn mark
-(but not the newline behind that). Every assistant turn of `chat.conversation` is learned. A model
-without a chat template (`ChatFormat.template == ""`) gets the plain format `PLAIN_CHAT`, that is
-"### Question", newline, text, blank line, "### Answer", newline, text, eos.
+Names beginning with `chat.` are put into the model's chat format (`chat.py`): the part before
+`[[learn]]` is the user's message, the part behind it the assistant's, learned together with the
+end-of-turn mark. Every assistant turn of `chat.conversation` is learned.
 
 All other names are plain text; the learned part ends with `ChatFormat.eos`. No BOS is written: who
 encodes plain text puts the tokenizer's own start tokens before it, in training as in scoring.
@@ -23,48 +21,28 @@ direct.choices question, choices, evidence ("" = none), answer · voc.* see `voc
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
 import jinja2.sandbox
 
+from medexpert.prompt.chat import PLAIN_CHAT, ChatFormat, Segment, chat_texts, render_chat
 from medexpert.records import UserError, unknown_name
+
+__all__ = [
+    "CUE", "LANGUAGES", "PLAIN_CHAT", "ChatFormat", "Segment", "Template", "lookup", "names",
+    "render", "render_all", "render_chat", "render_choices", "render_prompt", "render_request",
+    "template_id",
+]  # fmt: skip
 
 LEARN = "[[learn]]"
 MESSAGES = "[[messages]]"
 CUE = "[[cue]]"
 LANGUAGES = ("en", "zh")
-PLAIN_CHAT = (
-    "{% for message in messages %}"
-    "{{ {'user': '### Question', 'assistant': '### Answer', 'system': '### Instruction'}"
-    "[message['role']] + '\n' + message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '' }}{{ '\n\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Answer\n' }}{% endif %}"
-)
-
-
-class ChatFormat(NamedTuple):
-    """A tokenizer's chat template (Jinja text, "" = none) and its start and end tokens as text."""
-
-    template: str
-    bos: str = ""
-    eos: str = ""
-
-
-class Segment(NamedTuple):
-    """A piece of text; `learn` marks what carries loss."""
-
-    text: str
-    learn: bool
 
 
 @dataclass(frozen=True)
@@ -100,18 +78,36 @@ def render(
     """The training text of an example, in pieces; joined, they are the whole text.
 
     Raises UserError: unknown template or language, a field that is missing or null, a chat
-    template that fails or does not keep earlier turns as they were.
+    template that fails, or one that needs several texts (:func:`render_all`).
+    """
+    texts = render_all(template, fields, chat=chat, lang=lang)
+    if len(texts) > 1:
+        raise UserError(
+            "the model's chat template changes earlier text when an assistant turn is added, so "
+            "this conversation is not one text"
+        )
+    return texts[0]
+
+
+def render_all(
+    template: str, fields: Mapping[str, Any], *, chat: ChatFormat, lang: str = "en"
+) -> list[list[Segment]]:
+    """The training texts of an example, each in pieces; mostly there is one.
+
+    A conversation becomes one text a turn, each with the turns before it as given, where the chat
+    template writes earlier turns in another way than the last (Qwen 3 drops their thinking): every
+    turn is then learned behind the very prompt it is asked with. Raises as :func:`render`.
     """
     found = lookup(template, lang)
     if found.given == MESSAGES:
-        return _chat_segments(_messages(template, fields), chat)
+        return chat_texts(_messages(template, fields), chat)
     values = _labelled(found, fields)
     given = _fill(found, found.given, values)
     learned = _fill(found, found.learned, values)
     if not found.is_chat:
-        return [Segment(given, False), Segment(learned + chat.eos, True)]
+        return [[Segment(given, False), Segment(learned + chat.eos, True)]]
     turns = [{"role": "user", "content": given}, {"role": "assistant", "content": learned}]
-    return _chat_segments(turns, chat)
+    return chat_texts(turns, chat)
 
 
 def render_prompt(
@@ -240,9 +236,6 @@ def _fill(template: Template, source: str, fields: Mapping[str, Any]) -> str:
         raise UserError(f"template {template.name!r}: {error}") from None
 
 
-# -- chat --------------------------------------------------------------------------------------
-
-
 def _messages(template: str, fields: Mapping[str, Any]) -> list[dict[str, str]]:
     messages = fields.get("messages")
     if not isinstance(messages, list | tuple) or not messages:
@@ -258,100 +251,3 @@ def _messages(template: str, fields: Mapping[str, Any]) -> list[dict[str, str]]:
         if not isinstance(message.get("content"), str):
             raise UserError(f"template {template!r}: message {number} has no text as 'content'")
     return [{"role": m["role"], "content": m["content"]} for m in messages]
-
-
-def render_chat(messages: Sequence[Mapping[str, str]], chat: ChatFormat, *, reply: bool) -> str:
-    """The messages as the model's chat template writes them; `reply` opens an assistant turn.
-
-    Raises UserError with the template's own words when it refuses the messages.
-    """
-    try:
-        return _chat_template(chat.template or PLAIN_CHAT).render(
-            messages=list(messages),
-            add_generation_prompt=reply,
-            tools=None,
-            documents=None,
-            bos_token=chat.bos,
-            eos_token=chat.eos,
-        )
-    except jinja2.TemplateError as error:
-        raise UserError(f"the model's chat template fails: {error.message or error}") from None
-
-
-def _chat_segments(messages: Sequence[Mapping[str, str]], chat: ChatFormat) -> list[Segment]:
-    """Learned = what each assistant message adds to the text that opens its turn.
-
-    Raises UserError when the text up to a turn is not a prefix of the text with that turn.
-    """
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not turns:
-        raise UserError("a conversation without an assistant turn has nothing to learn")
-    if turns[0] == 0:
-        raise UserError("a conversation opens with an assistant turn", allowed="user or system")
-    segments: list[Segment] = []
-    done = ""
-    for i in turns:
-        before = render_chat(messages[:i], chat, reply=True)
-        after = render_chat(messages[: i + 1], chat, reply=False)
-        answer = messages[i]["content"]
-        added = after[len(before) :]
-        at = added.find(answer.strip())
-        if not before.startswith(done) or not after.startswith(before) or at < 0:
-            raise UserError(
-                f"the model's chat template changes earlier text when assistant turn {i + 1} is"
-                " added, so what is to be learned cannot be told from what is given"
-            )
-        # What follows the answer is the end-of-turn mark, then white space nobody has to learn.
-        end = at + len(answer.strip())
-        mark = added[end:].rstrip() if added[end:].strip() else ""
-        learned = added[: end + len(mark)] if mark else added
-        segments.append(Segment(before[len(done) :], False))
-        if not mark and i == len(messages) - 1:
-            return _joined([*segments, Segment(learned + chat.eos, True)])
-        segments += [Segment(learned, True), Segment(added[len(learned) :], False)]
-        done = after
-    whole = render_chat(messages, chat, reply=False)
-    if not whole.startswith(done):
-        raise UserError("the model's chat template changes earlier text when a message is added")
-    return _joined([*segments, Segment(whole[len(done) :], False)])
-
-
-def _joined(segments: Sequence[Segment]) -> list[Segment]:
-    """Neighbours of one kind merged, empty ones gone: a token never straddles two given pieces."""
-    out: list[Segment] = []
-    for segment in segments:
-        if out and out[-1].learn == segment.learn:
-            out[-1] = Segment(out[-1].text + segment.text, segment.learn)
-        elif segment.text:
-            out.append(segment)
-    return out
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}...{% endgeneration %}` marks assistant text in some chat templates; here
-    the block is its body."""
-
-    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-@lru_cache(maxsize=32)
-def _chat_template(source: str) -> jinja2.Template:
-    """Compiled with the settings chat templates are written for: blocks eat their own newline."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    return environment.from_string(source)

@@ -1,7 +1,7 @@
-"""Stage 3, adapt: one task, with the very prompt that evaluation scores.
+"""Stage 3, adapt: one task or several, with the very prompt that evaluation scores.
 
-Fed: task examples (template `pubmedqa.lm_eval` and kin), packed. Moves: LoRA by default, or every
-weight. Loss: on the label and the end of text. C-Poly will be a further row of `model.adapters`.
+Fed: task examples (template `pubmedqa.lm_eval` and kin), packed. Moves: LoRA by default, C-Poly, or
+every weight. Loss: on the label and the end of text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Documents and examples -> rows of tokens. The only place that decides what is learned from.
+"""Documents and examples -> pieces of tokens; rows of pieces -> tensors.
+
+The only place that decides what is learned from; `rows.py` decides in which order.
 
 Shapes: a row is one sequence of T tokens; `targets[i]` is the token to predict at position i,
 aligned with the inputs, or IGNORE where nothing is learned. Several items share a row; `positions`
@@ -11,20 +13,23 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medexpert.prompt.template import Segment
-from medexpert.records import UserError
+
+if TYPE_CHECKING:  # they are found here too, see __getattr__
+    from medexpert.train.rows import Plan as Plan
+    from medexpert.train.rows import pack as pack
 
 IGNORE = -100
-WINDOW = 512
-"""Pieces packed together: few enough to keep the order of the mix, enough to fill the rows."""
+TOGETHER = 64
+"""Texts tokenised in one call: a fast tokenizer spreads them over the cores."""
 
 Tokens = NDArray[np.int32]
 
@@ -36,13 +41,20 @@ class Encoder(Protocol):
     def more(self, text: str) -> list[int]: ...
 
 
+@runtime_checkable
+class ManyEncoder(Protocol):
+    """An encoder that takes many texts in one call, to the same ids as `start` one by one."""
+
+    def starts(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+
 @dataclass(frozen=True)
 class Piece:
     """Inputs and their targets, both of length T, that stay in one row.
 
-    The first `prefix` inputs are read both ways, the rest causally. `breaks` are where further
-    items begin inside the piece: they stay together, and apart in attention (preference pairs).
-    `task` is an index into the stage's task names. `reference` holds one number an item.
+    The first `prefix` inputs of each item are read both ways, the rest causally. `breaks` are where
+    further items begin inside the piece: they stay together, and apart in attention (preference
+    pairs). `task` is an index into the stage's task names. `reference` holds one number an item.
     """
 
     inputs: Tokens
@@ -58,12 +70,18 @@ class Piece:
 
 @dataclass
 class Account:
-    """Where every item and token went; written to the stage manifest."""
+    """Where every item and token went; written to the stage manifest.
+
+    `tokens` (inputs kept) + `dropped_tokens` = inputs of all items that were read. `split_tokens`
+    are those of items that became several pieces; they are kept.
+    """
 
     items: int = 0
     not_read: int = 0
     split_items: int = 0
+    split_tokens: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    dropped_tokens: int = 0
     tokens: int = 0
     loss_tokens: int = 0
 
@@ -71,15 +89,37 @@ class Account:
         self.tokens += len(piece)
         self.loss_tokens += int((piece.targets != IGNORE).sum())
 
+    def add_item(self, parts: Sequence[Piece]) -> None:
+        """All pieces of one item."""
+        for part in parts:
+            self.add(part)
+        if len(parts) > 1:
+            self.split_items += 1
+            self.split_tokens += sum(len(part) for part in parts)
+
+    def drop(self, piece: Piece, reason: str) -> None:
+        self.dropped[reason] += 1
+        self.dropped_tokens += len(piece)
+
     def facts(self) -> dict[str, object]:
         return {
             "items": self.items,
             "not_read_beyond_max_tokens": self.not_read,
             "split_items": self.split_items,
+            "split_tokens": self.split_tokens,
             "dropped": dict(self.dropped),
+            "dropped_tokens": self.dropped_tokens,
             "tokens_per_epoch": self.tokens,
             "loss_tokens_per_epoch": self.loss_tokens,
         }
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Take over what :meth:`facts` told, from a store that an earlier run filled."""
+        self.items, self.not_read = facts["items"], facts["not_read_beyond_max_tokens"]
+        self.split_items, self.split_tokens = facts["split_items"], facts["split_tokens"]
+        self.dropped = Counter(facts["dropped"])
+        self.dropped_tokens = facts["dropped_tokens"]
+        self.tokens, self.loss_tokens = facts["tokens_per_epoch"], facts["loss_tokens_per_epoch"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +159,12 @@ def text_pieces(text: str, encode: Encoder, eos: int, length: int) -> list[Piece
     Every token but the first is a target exactly once, and every token but the last an input
     exactly once: a longer document is split, never cut.
     """
-    ids = np.asarray([*encode.start(text), eos], dtype=np.int32)
+    return id_pieces([*encode.start(text), eos], length)
+
+
+def id_pieces(document: Sequence[int], length: int) -> list[Piece]:
+    """The same for a document that is ids already, its end-of-text token included."""
+    ids = np.asarray(document, dtype=np.int32)
     inputs, targets = ids[:-1], ids[1:]
     return [
         Piece(inputs[start : start + length], targets[start : start + length])
@@ -143,151 +188,52 @@ def segment_piece(segments: Sequence[Segment], encode: Encoder) -> Piece:
     return Piece(np.asarray(ids[:-1], dtype=np.int32)[:last], targets[:last])
 
 
+def tokenised(
+    texts: Iterable[str], encode: Encoder, account: Account, cap: int = 0
+) -> Iterator[tuple[str, list[int]]]:
+    """Each text with its ids, counted in `account.items`.
+
+    Once the account, which the caller fills, has `cap` tokens (0 = no cap) the rest is counted in
+    `account.not_read` and not tokenised.
+    """
+    waiting = iter(texts)
+    while together := list(itertools.islice(waiting, TOGETHER)):
+        if cap and account.tokens >= cap:
+            account.not_read += len(together)
+            continue
+        if isinstance(encode, ManyEncoder):
+            every = encode.starts(together)
+        else:
+            every = [encode.start(text) for text in together]
+        for text, ids in zip(together, every, strict=True):
+            if cap and account.tokens >= cap:
+                account.not_read += 1
+                continue
+            account.items += 1
+            yield text, ids
+
+
 def document_pieces(
     texts: Iterable[str], encode: Encoder, eos: int, length: int, account: Account, cap: int = 0
-) -> list[Piece]:
+) -> Iterator[Piece]:
     """Stage-1 pieces of many documents, counted; read until `cap` tokens are there (0 = all)."""
-    pieces: list[Piece] = []
-    for text in texts:
-        if cap and account.tokens >= cap:
-            account.not_read += 1
-            continue
-        account.items += 1
-        parts = text_pieces(text, encode, eos, length)
-        account.split_items += len(parts) > 1
-        for part in parts:
-            account.add(part)
-        pieces += parts
-    return pieces
+    for _, ids in tokenised(texts, encode, account, cap):
+        parts = id_pieces([*ids, eos], length)
+        account.add_item(parts)
+        yield from parts
 
 
-def example_pieces(
-    rendered: Iterable[Callable[[], Sequence[Segment]]],
-    encode: Encoder,
-    length: int,
-    account: Account,
-    cap: int = 0,
-) -> list[Piece]:
-    """Stage-2 and -3 pieces, read until `cap` tokens are there (0 = all).
+def collate(rows: Sequence[Sequence[Piece]], pad: int, width: int = 0) -> Batch:
+    """Rows of pieces -> tensors (B, T), T = `width`, or the longest row where that is 0.
 
-    An example that does not fit is dropped and counted, never cut.
+    Padding stands right, an item of its own, no targets; a row may be nothing else. Raises
+    ValueError when a row is longer than `width`.
     """
-    pieces: list[Piece] = []
-    for render in rendered:
-        if cap and account.tokens >= cap:
-            account.not_read += 1
-            continue
-        account.items += 1
-        piece = segment_piece(render(), encode)
-        if len(piece) > length:
-            account.dropped["longer than sequence_length"] += 1
-        elif not (piece.targets != IGNORE).any():
-            account.dropped["nothing to learn"] += 1
-        else:
-            account.add(piece)
-            pieces.append(piece)
-    return pieces
-
-
-def pack(lengths: Sequence[int], capacity: int, order: Sequence[int]) -> Iterator[list[int]]:
-    """Rows of piece indices, each at most `capacity` tokens, every index of `order` exactly once.
-
-    First fit in order of falling length within windows of the given order (first-fit-decreasing).
-    Raises ValueError when a piece is longer than a row.
-    """
-    for start in range(0, len(order), WINDOW):
-        window = sorted(order[start : start + WINDOW], key=lambda i: (-lengths[i], i))
-        rows: list[list[int]] = []
-        room: list[int] = []
-        for index in window:
-            size = lengths[index]
-            if size > capacity:
-                raise ValueError(f"piece of {size} tokens in rows of {capacity}")
-            slot = next((r for r, free in enumerate(room) if free >= size), None)
-            if slot is None:
-                rows.append([])
-                room.append(capacity)
-                slot = len(rows) - 1
-            rows[slot].append(index)
-            room[slot] -= size
-        yield from rows
-
-
-class Plan:
-    """All rows of a stage, in the order they are learned from: a pure function of its arguments.
-
-    Step k reads rows k*rows_per_step ... ; nothing but the step has to be remembered to resume.
-    """
-
-    def __init__(
-        self,
-        pieces: Sequence[Piece],
-        *,
-        capacity: int,
-        epochs: float,
-        max_tokens: int,
-        rows_per_step: int,
-        seed: int,
-        shuffle: bool,
-    ) -> None:
-        if not pieces:
-            raise UserError("no training data is left for this stage", where="data")
-        self.pieces, self.rows_per_step = pieces, rows_per_step
-        lengths = [len(piece) for piece in pieces]
-        wanted = epochs * sum(lengths)
-        if max_tokens:
-            wanted = min(wanted, max_tokens)
-        self.rows: list[list[int]] = []
-        self.tokens = 0
-        for epoch in range(math.ceil(epochs)):
-            rng = np.random.default_rng([seed, epoch])
-            order = rng.permutation(len(pieces)).tolist() if shuffle else list(range(len(pieces)))
-            rows = list(pack(lengths, capacity, order))
-            for row in _mixed(rows, rng, lengths=lengths, order=order):
-                if self.tokens >= wanted:
-                    return
-                self.rows.append(row)
-                self.tokens += sum(lengths[i] for i in row)
-
-    @property
-    def steps(self) -> int:
-        return math.ceil(len(self.rows) / self.rows_per_step)
-
-    def step_rows(self, step: int) -> list[list[int]]:
-        """Rows of optimiser step `step` (from 0). The last step may hold fewer."""
-        return self.rows[step * self.rows_per_step : (step + 1) * self.rows_per_step]
-
-    def batches(self, step: int, micro_rows: int, pad: int) -> list[Batch]:
-        """Micro-batches of a step, longest rows together so that little is padded."""
-        rows = sorted(self.step_rows(step), key=lambda r: -sum(len(self.pieces[i]) for i in r))
-        return [
-            collate(
-                [[self.pieces[i] for i in row] for row in rows[start : start + micro_rows]], pad
-            )
-            for start in range(0, len(rows), micro_rows)
-        ]
-
-
-def _mixed(
-    rows: list[list[int]], rng: np.random.Generator, *, lengths: list[int], order: list[int]
-) -> Iterator[list[int]]:
-    """Rows shuffled within stretches of one packing window.
-
-    First fit puts long pieces first; without this, length would follow the place in training.
-    """
-    rank = {index: position // WINDOW for position, index in enumerate(order)}
-    stretch: list[list[int]] = []
-    for row in rows:
-        if stretch and rank[row[0]] != rank[stretch[0][0]]:
-            yield from (stretch[i] for i in rng.permutation(len(stretch)))
-            stretch = []
-        stretch.append(row)
-    yield from (stretch[i] for i in rng.permutation(len(stretch)))
-
-
-def collate(rows: Sequence[Sequence[Piece]], pad: int) -> Batch:
-    """Rows of pieces -> tensors (B, T). Padding stands right, an item of its own, no targets."""
-    width = max(sum(len(piece) for piece in row) for row in rows)
+    longest = max(sum(len(piece) for piece in row) for row in rows)
+    width = width or max(longest, 1)
+    if longest > width:
+        raise ValueError(f"row of {longest} tokens in a batch of width {width}")
+    first = next((row[0].task for row in rows if row), 0)  # a micro-batch may be of one task only
     inputs = np.full((len(rows), width), pad, dtype=np.int64)
     targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
     positions = np.zeros((len(rows), width), dtype=np.int64)
@@ -301,11 +247,11 @@ def collate(rows: Sequence[Sequence[Piece]], pad: int) -> Batch:
             end = at + len(piece)
             inputs[number, at:end] = piece.inputs
             targets[number, at:end] = piece.targets
-            prefix[number, at : at + piece.prefix] = True
             bounds = [0, *piece.breaks, len(piece)]
             for start, stop in itertools.pairwise(bounds):
                 positions[number, at + start : at + stop] = np.arange(stop - start)
                 items[number, at + start : at + stop] = len(reference)
+                prefix[number, at + start : at + min(start + piece.prefix, stop)] = True
                 known = len(piece.reference) > 0
                 reference.append(piece.reference[bounds.index(start)] if known else math.nan)
             at = end
@@ -320,7 +266,16 @@ def collate(rows: Sequence[Sequence[Piece]], pad: int) -> Batch:
         positions=torch.from_numpy(positions),
         items=torch.from_numpy(items),
         prefix=torch.from_numpy(prefix),
-        tasks=torch.tensor([row[0].task if row else 0 for row in rows]),
+        tasks=torch.tensor([row[0].task if row else first for row in rows]),
         reference=torch.tensor(reference, dtype=torch.float32),
         padding=padding,
     )
+
+
+def __getattr__(name: str) -> Any:
+    """`Plan` and `pack`, which are in `rows.py`, under their former address."""
+    if name in ("Plan", "pack"):
+        from medexpert.train import rows
+
+        return getattr(rows, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,35 +1,147 @@
 """Stage 2, instruct: question answering, reasoning, multi-choice and conversation.
 
-Fed: examples rendered by the one template room, packed. Moves: every weight (or LoRA). Loss: on
-answers only, each assistant turn and its end-of-turn included.
+Fed: examples rendered by the one template room, packed. Moves: every weight, or an adapter. Loss:
+on answers only, each assistant turn and its end-of-turn included.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from medexpert.prompt.template import ChatFormat, Segment, render
+import numpy as np
+
+from medexpert.prompt.template import ChatFormat, Segment, render_all
+from medexpert.recipe_train import CPoly, Stage
 from medexpert.records import Example, UserError, read_jsonl
-from medexpert.train.batches import Account, Encoder, Piece, example_pieces
+from medexpert.train.batches import IGNORE, Account, Encoder, Piece, segment_piece
 
 
 def pieces(
-    path: Path, encode: Encoder, chat: ChatFormat, length: int, account: Account, cap: int
-) -> list[Piece]:
+    path: Path,
+    encode: Encoder,
+    chat: ChatFormat,
+    length: int,
+    account: Account,
+    cap: int,
+    *,
+    settings: Stage | None = None,
+) -> Iterator[Piece]:
     """The stage's examples as pieces; those longer than `length` are counted in `account.dropped`.
 
-    With a `cap` (0 = none) only as many are read as give that many tokens. Raises UserError with
-    file:line when an example lacks a field of its template.
+    With a `cap` (0 = none) only as many are read as give that many tokens. A conversation that the
+    chat template rewrites as it grows is a piece a turn, counted in `account.split_items`. With
+    `settings`, a piece also has its prefix (attention "prefix") and its task (method "cpoly").
+    Raises UserError with file:line when an example lacks a field of its template or a task.
     """
+    tasks = task_names(path, settings) if settings else ()
+    for number, example in enumerate(read_jsonl(path, Example), 1):
+        if cap and account.tokens >= cap:
+            account.not_read += 1
+            continue
+        account.items += 1
+        where = f"{path}:{number}"
+        task = task_number(tasks, settings, example, where)
+        texts = rendered(example, chat, where)
+        account.split_items += len(texts) > 1
+        for segments in texts:
+            piece = segment_piece(segments, encode)
+            if admitted(piece, length, account):
+                given = settings is not None and settings.attention == "prefix"
+                yield replace(piece, task=task, prefix=prefix_of(piece) if given else 0)
 
-    def rendered(number: int, example: Example) -> list[Segment]:
-        try:
-            return list(render(example.template, example.fields, chat=chat, lang=example.lang))
-        except UserError as error:
-            raise UserError(f"{example.id}: {error}", where=f"{path}:{number}") from None
 
-    examples = enumerate(read_jsonl(path, Example), 1)
-    return example_pieces(
-        (partial(rendered, n, e) for n, e in examples), encode, length, account, cap
-    )
+def rendered(example: Example, chat: ChatFormat, where: str) -> list[list[Segment]]:
+    """The example's training texts. Raises UserError with `where` (file:line)."""
+    try:
+        return render_all(example.template, example.fields, chat=chat, lang=example.lang)
+    except UserError as error:
+        raise UserError(f"{example.id}: {error}", where=where) from None
+
+
+def admitted(piece: Piece, length: int, account: Account) -> bool:
+    """Whether the piece is learned from; counted either way, never cut."""
+    if len(piece) > length:
+        account.dropped["longer than sequence_length"] += 1
+        return False
+    if not (piece.targets != IGNORE).any():
+        account.dropped["nothing to learn"] += 1
+        return False
+    account.add(piece)
+    return True
+
+
+def prefix_of(piece: Piece) -> int:
+    """Inputs up to the one that predicts the first learned token: all that is given before it."""
+    return int(np.argmax(piece.targets != IGNORE)) + 1
+
+
+# -- tasks of C-Poly ---------------------------------------------------------------------------
+
+
+def task_names(path: Path, settings: Stage) -> tuple[str, ...]:
+    """Names of the stage's tasks, in the order of their numbers; () when the method has none.
+
+    They are those of `cpoly.tasks`, or, where that is empty, the templates in the data, sorted.
+    Raises UserError: an example without a task or with two (file:line), a task without an example.
+    """
+    if settings.method != "cpoly":
+        return ()
+    found = set(tasks_of(settings.cpoly, read_jsonl(path, Example), str(path)))
+    if not settings.cpoly.tasks:
+        return tuple(sorted(found))
+    for task in settings.cpoly.tasks:
+        if task not in found:
+            raise UserError(f"no example belongs to task {task!r} of cpoly.tasks", where=str(path))
+    return tuple(settings.cpoly.tasks)
+
+
+def task_number(
+    tasks: tuple[str, ...], settings: Stage | None, example: Example, where: str
+) -> int:
+    """The example's place in `tasks` (from :func:`task_names`); 0 when there are none."""
+    return tasks.index(_task(settings.cpoly, example, where)) if settings and tasks else 0
+
+
+def tasks_of(cpoly: CPoly, examples: Iterable[Example], path: str) -> Iterator[str]:
+    """The task of each example, found by its template or its source.
+
+    Raises UserError with file:line for an example of no task or of two.
+    """
+    for number, example in enumerate(examples, 1):
+        yield _task(cpoly, example, f"{path}:{number}")
+
+
+def check_tasks(cpoly: CPoly, names: Iterable[str], where: str) -> None:
+    """Raises UserError when one of `names` (templates, sources) belongs to two tasks."""
+    for name in names:
+        _at_most_one(cpoly, (name,), f"{name!r}", where)
+
+
+def _task(cpoly: CPoly, example: Example, where: str) -> str:
+    if not cpoly.tasks:
+        return example.template
+    called = f"{example.id} (template {example.template!r}, source {example.source!r})"
+    found = _at_most_one(cpoly, (example.template, example.source), called, where)
+    if not found:
+        raise UserError(
+            f"{called} belongs to no task of cpoly.tasks",
+            where=where,
+            allowed=", ".join(pattern for task in cpoly.tasks.values() for pattern in task),
+        )
+    return found
+
+
+def _at_most_one(cpoly: CPoly, names: tuple[str, ...], called: str, where: str) -> str:
+    found = [
+        task
+        for task, patterns in cpoly.tasks.items()
+        if any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    ]
+    if len(found) > 1:
+        raise UserError(
+            f"{called} belongs to two tasks, {found[0]!r} and {found[1]!r}", where=where
+        )
+    return found[0] if found else ""

@@ -1,234 +1,246 @@
-"""The one loop: accumulate, clip, schedule, log, checkpoint, resume. It knows no stage.
+"""The one loop: accumulate, clip, schedule, measure, log, checkpoint, resume. It knows no stage.
 
-A step's loss is the mean over all target tokens of its rows, so accumulation equals the large
-batch. Everything random is seeded from (seed, step, micro-batch): a killed run continues to the
-same bits on the same CPU and number of threads.
+A step's loss is the mean over all target tokens (or pairs) of its rows on all processes, so that
+accumulation and any number of processes equal the large batch. Everything random is seeded from
+(seed, step, micro-batch): a killed run continues to the same bits on the same CPU, threads and
+number of processes, and with the same rows in the same order on any other number.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
 
-from medexpert import manifest
-from medexpert.model.base import cast_weights
+from medexpert.model.adapters import begin_step, tasks
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError, digest
-from medexpert.train import state
-from medexpert.train.batches import Batch, Plan
-from medexpert.train.objectives import choose_causal
-from medexpert.train.optim import Masters, adamw, learning_rate
+from medexpert.train import parallel, state
+from medexpert.train.batches import Batch
+from medexpert.train.faults import Guard, Interrupted, out_of_memory, stop_requests
+from medexpert.train.objectives import Learner
+from medexpert.train.optim import adamw, learning_rate
+from medexpert.train.parallel import World
+from medexpert.train.progress import Live, Log, Tracker
+from medexpert.train.rows import Plan
+from medexpert.train.watch import Instruments, Watch
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-SAY_EVERY = 5.0
-"""Seconds between two progress lines."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, raised after a checkpoint was written. The door exits with code 130."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a finished run reports; the model holds fp32 masters again."""
+class Job:
+    """What stays the same for a whole run. `width` > 0 pads every row to it (compiled models).
 
-    progress: state.Progress
-    steps: int
-    first_loss: float
-    last_loss: float
-    head: str
-
-
-def train(
-    model: Any,
-    plan: Plan,
-    settings: Stage,
-    *,
-    name: str,
-    folder: Path,
-    key: str,
-    seed: int,
-    pad: int,
-    vocabulary: int,
-    say: Callable[[str], None],
-) -> Outcome:
-    """Train `model` in place over `plan`, resuming from `folder/state`; log to `folder/log.jsonl`.
-
-    Raises UserError on a loss that is not finite and on a full disk; Interrupted after SIGINT or
-    SIGTERM, with a checkpoint written.
+    `flops` a token and the machine's matmul `rate` (FLOP/s of all processes) are for the share of
+    the machine that is used; 0 = not told.
     """
-    head, objective = choose_causal(model, vocabulary)
-    masters = Masters(model, DTYPES[settings.dtype])
-    if not masters.master:
-        raise UserError("no parameter is trainable", where=name)
-    optimizer = adamw(masters, settings)
-    at = state.restore(folder / "state", masters, optimizer, key, say)
-    if at.step:
-        say(f"{name}: continuing after step {at.step} of {plan.steps}")
-    log = _Log(folder / "log.jsonl", at.step)
-    meter = _Meter(name, plan.steps, at, say)
-    model.train()
-    with _stop_requests() as stop:
-        while at.step < plan.steps:
-            started = time.monotonic()
-            rate = learning_rate(at.step, plan.steps, settings)
-            batches = plan.batches(at.step, settings.micro_rows, pad)
-            loss = _accumulate(model, objective, batches, (seed, name, at.step))
-            norm = masters.clip(settings.clip)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise UserError(
-                    f"the loss is not finite at step {at.step + 1} (loss {loss}, gradient norm "
-                    f"{norm}); the last good checkpoint is kept: lower {name}.learning_rate",
-                    where=name,
-                )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            masters.publish()
-            at.step += 1
-            _count(at, batches, time.monotonic() - started)
-            event = meter.step(loss, rate, norm, batches, time.monotonic() - started)
-            log.write(event)
-            if stop.requested or at.step % (settings.checkpoint_every or 50) == 0:
-                state.save(folder / "state", at, masters, optimizer, key)
-            if stop.requested:
-                raise Interrupted(f"{name} stopped after step {at.step} of {plan.steps}")
-    cast_weights(model, torch.float32)
-    masters.publish()
-    model.eval()
-    losses = log.losses()
-    return Outcome(at, plan.steps, losses[0], losses[-1], head)
 
-
-def _accumulate(
-    model: nn.Module, objective: Any, batches: list[Batch], seed: tuple[int, str, int]
-) -> float:
-    """Gradients of the mean loss over all target tokens of `batches`; the mean loss in nats."""
-    device = next(model.parameters()).device
-    total = sum(batch.loss_tokens for batch in batches)
-    summed = 0.0
-    for number, batch in enumerate(batches):
-        # Dropout depends on seed, stage, step and micro-batch alone, so there is no RNG to save.
-        torch.manual_seed(int(digest([*seed, number]), 16) % 2**63)
-        loss = objective(model, batch.to(device), 1.0 / total)
-        loss.backward()
-        summed += float(loss.detach())
-    return summed
-
-
-def _count(at: state.Progress, batches: list[Batch], seconds: float) -> None:
-    at.padding += sum(batch.padding for batch in batches)
-    at.tokens += sum(batch.inputs.numel() - batch.padding for batch in batches)
-    at.loss_tokens += sum(batch.loss_tokens for batch in batches)
-    at.seconds += seconds
-
-
-class _Log:
-    """JSONL, one event a line; lines after the step resumed from are taken back."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        kept = [e for e in self.events() if e["step"] <= step]
-        manifest.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
-
-    def events(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        found = []
-        for line in self.path.read_text("utf-8").splitlines():
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError:  # the line that was being written when the run was killed
-                break
-        return found
-
-    def write(self, event: dict[str, Any]) -> None:
-        with manifest.disk_errors(self.path), self.path.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(event) + "\n")
-
-    def losses(self) -> list[float]:
-        return [event["loss"] for event in self.events()]
-
-
-class _Meter:
-    """Rates, ETA and the live line."""
-
-    def __init__(
-        self, name: str, steps: int, at: state.Progress, say: Callable[[str], None]
-    ) -> None:
-        self.name, self.steps, self.at, self.say = name, steps, at, say
-        self.said = -math.inf
-        self.first = at.step
-        self.started = time.monotonic()
-
-    def step(
-        self, loss: float, rate: float, norm: float, batches: list[Batch], seconds: float
-    ) -> dict[str, Any]:
-        tokens = sum(batch.inputs.numel() - batch.padding for batch in batches)
-        now = time.monotonic()
-        if now - self.said >= SAY_EVERY or self.at.step == self.steps:
-            self.said = now
-            left = (now - self.started) / (self.at.step - self.first) * (self.steps - self.at.step)
-            self.say(
-                f"{self.name} {self.at.step}/{self.steps}  loss {loss:.3f}  lr {rate:.2e}  "
-                f"grad {norm:.2f}  {tokens / seconds:.0f} tokens/s  ETA {clock(left)}"
-            )
-        return {
-            "event": "step",
-            "step": self.at.step,
-            "loss": loss,
-            "learning_rate": rate,
-            "grad_norm": norm,
-            "tokens": self.at.tokens,
-            "loss_tokens": self.at.loss_tokens,
-            "tokens_per_second": tokens / seconds,
-            "seconds": self.at.seconds,
-        }
-
-
-def clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+    name: str
+    folder: Path
+    key: str
+    seed: int
+    pad: int
+    settings: Stage
+    say: Callable[[str], None]
+    world: World
+    instruments: Instruments = field(default_factory=Instruments)
+    tracker: Tracker | None = None
+    width: int = 0
+    flops: float = 0.0
+    rate: float = 0.0
 
 
 @dataclass
-class _Stop:
-    requested: bool = False
+class Outcome:
+    """What a finished run reports. `model` is the trained one, fp32; on the first process only."""
+
+    progress: state.Progress
+    losses: list[float]
+    model: Any
+    stopped: str = ""
+
+    @property
+    def steps(self) -> int:
+        return self.progress.step
 
 
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """First SIGINT or SIGTERM: finish the step, checkpoint, stop. A second one stops at once."""
-    stop = _Stop()
+def train(learner: Learner, plan: Plan, job: Job) -> Outcome:
+    """Train over `plan`, resuming from `folder/state`; log to `folder/log.jsonl`.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-        os.write(2, b"\nstopping after this step, with a checkpoint (again to stop at once)\n")
+    Raises UserError when too many steps in a row cannot be used, on a full disk, and when one row
+    does not fit into memory; Interrupted after SIGINT or SIGTERM, with a checkpoint written.
+    """
+    run = _Run(learner, plan, job)
+    with stop_requests() as stop:
+        run.measure()
+        while run.at.step < plan.steps and not run.stopped:
+            run.step()
+            run.measure()
+            asked = parallel.agree(job.world, stop.requested)
+            if asked or run.checkpoints.due(run.at.step, job.settings.checkpoint_every):
+                run.checkpoints.save(run.at)
+            if asked:
+                run.checkpoints.wait()
+                raise Interrupted(f"{job.name} stopped after step {run.at.step} of {plan.steps}")
+    return run.finish()
 
-    try:
-        old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are the caller's
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
+
+class _Run:
+    """A run in progress: the parts, and what one step does with them."""
+
+    def __init__(self, learner: Learner, plan: Plan, job: Job) -> None:
+        self.learner, self.plan, self.job = learner, plan, job
+        settings, world = job.settings, job.world
+        self.device = world.device
+        self.weights = parallel.hold(learner, settings, world)
+        if not self.weights.master:
+            raise UserError("no parameter is trainable", where=job.name)
+        self.optimizer = adamw(self.weights, settings)
+        self.checkpoints = state.Checkpointer(
+            job.folder / "state", job.key, self.weights, self.optimizer, world,
+            settings.checkpoints, job.say,
+        )  # fmt: skip
+        self.at = self.checkpoints.restore()
+        if self.at.step:
+            job.say(f"{job.name}: continuing after step {self.at.step} of {plan.steps}")
+        self.guard = Guard(job.name, settings, self.at.norms, self.at.skipped)
+        self.watch = Watch(job.name, settings.meter, job.instruments, plan.steps, self.at.meter)
+        self.log = Log(job.folder / "log.jsonl", self.at.step, write=world.rank == 0)
+        self.live = Live(
+            job.name, plan.steps, self.at.step, job.say, flops=job.flops, rate=job.rate
+        )
+        self.micro_rows = self.at.micro_rows or settings.micro_rows
+        self.stopped = self.watch.stop()
+        learner.train()
+
+    def step(self) -> None:
+        """One optimiser step: gradients of the mean loss, guarded update, log."""
+        started = time.monotonic()
+        settings, at = self.job.settings, self.at
+        rate = learning_rate(at.step, self.plan.steps, settings)
+        loss, sums = self._gradients()
+        norm = self.weights.clip(settings.clip)
+        why = self.guard.fault(loss, norm)
+        if not why:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["lr_scale"]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.weights.publish()
+            self.guard.take(norm)
+        else:
+            self.weights.drop()
+        at.step += 1
+        seconds = time.monotonic() - started
+        at.tokens += sums["tokens"]
+        at.loss_tokens += sums["loss_tokens"]
+        at.padding += sums["padding"]
+        at.seconds += seconds
+        values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
+        values |= self.live.numbers(sums["tokens"], seconds)
+        self._tell(values, why)
+        if why:
+            self.guard.skip(why, at.step, loss, norm)
+
+    def _gradients(self) -> tuple[float, dict[str, int]]:
+        """Sum the step's gradients into the masters; its mean loss and counts over all processes.
+
+        Out of memory on one process halves the micro-batch and starts the step again.
+        """
+        while True:
+            batches = self.plan.batches(
+                self.at.step, self.micro_rows, self.job.pad,
+                rank=self.job.world.rank, size=self.job.world.size, width=self.job.width,
+            )  # fmt: skip
+            try:
+                loss = self._accumulate(batches)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                self._halve(error)
+                continue
+            total, *counts = parallel.sum_over(
+                self.job.world, loss, sum(b.inputs.numel() - b.padding for b in batches),
+                sum(b.loss_tokens for b in batches), sum(b.padding for b in batches),
+            )  # fmt: skip
+            names = ("tokens", "loss_tokens", "padding")
+            return total, {name: round(n) for name, n in zip(names, counts, strict=True)}
+
+    def _accumulate(self, batches: list[Batch]) -> float:
+        at, job = self.at, self.job
+        scale = 1.0 / self.plan.units(at.step)
+        begin_step(self.learner.model, _seed(job.seed, job.name, at.step, "step"))
+        summed = 0.0
+        for number, batch in enumerate(batches):
+            # Dropout depends on these numbers alone, so there is no generator state to save.
+            torch.manual_seed(_seed(job.seed, job.name, at.step, job.world.rank, number))
+            with tasks(self.learner.model, batch.tasks):
+                loss = self.learner(batch.to(self.device), scale)
+                loss.backward()
+            summed += float(loss.detach())
+        return summed
+
+    def _halve(self, error: RuntimeError) -> None:
+        job = self.job
+        if job.world.size > 1 or self.micro_rows == 1:
+            advice = "sequence_length" if self.micro_rows == 1 else "micro_rows"
+            raise UserError(
+                f"out of memory at step {self.at.step + 1} with micro_rows = {self.micro_rows}: "
+                f"lower {job.name}.{advice}, or set {job.name}.recompute = true",
+                where=job.name,
+            ) from error
+        self.weights.drop()
+        self.micro_rows //= 2
+        self.at.micro_rows = self.micro_rows
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        job.say(f"{job.name}: out of memory; going on with micro_rows = {self.micro_rows}")
+        self.log.write(
+            {"event": "out_of_memory", "step": self.at.step, "micro_rows": self.micro_rows}
+        )
+
+    def _tell(self, values: dict[str, float], why: str) -> None:
+        at = self.at
+        event: dict[str, Any] = {
+            "event": "skip" if why else "step", "step": at.step, **values,
+            "tokens": at.tokens, "loss_tokens": at.loss_tokens, "padding": at.padding,
+            "seconds": at.seconds,
+        }  # fmt: skip
+        if why:
+            event["why"] = why
+        self.log.write(event)
+        if self.job.tracker is not None:
+            self.job.tracker.log(at.step, values)
+        self.live.line(at.step, values, f"  skipped: {why}" if why else "")
+
+    def measure(self) -> None:
+        """What is due at this step: forgetting, dev fold; the best weights are kept aside."""
+        for event in self.watch.measure(self.at.step, self.learner.model, self.weights.whole):
+            self.log.write(event)
+            shown = ", ".join(f"{k} {v:.4f}" for k, v in event.items() if isinstance(v, float))
+            self.job.say(f"{self.job.name} {self.at.step}/{self.plan.steps}  {shown}")
+            if self.watch.is_best(event, self.at.best):
+                self.at.best = [float(event[self.job.settings.meter.select]), float(self.at.step)]
+                self.checkpoints.save_best(self.at)
+        self.stopped = self.watch.stop()
+
+    def finish(self) -> Outcome:
+        """Wait for the last write; the trained weights, or the best ones on the dev fold."""
+        self.checkpoints.wait()
+        if self.stopped:
+            self.job.say(f"{self.job.name}: stopped after step {self.at.step}: {self.stopped}")
+        if self.at.best:
+            self.checkpoints.best()
+        model = self.weights.release()
+        return Outcome(
+            self.at, self.log.losses(), None if model is None else model.eval(), self.stopped
+        )
+
+
+def _seed(*parts: object) -> int:
+    return int(digest(list(parts)), 16) % 2**63

@@ -1,9 +1,12 @@
-"""Run one stage: open its input model, feed it, train, save what the next stage starts from."""
+"""Run one stage: open its input model, feed it, train, save what the next stage starts from.
+
+Several processes run this together: each opens the model and the tokens, the first one writes.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,78 +15,261 @@ import torch
 
 from medexpert import manifest
 from medexpert.model import base, checkpoint
-from medexpert.model.adapters import ADAPTERS
+from medexpert.model.adapters import ADAPTERS, freeze, routing_facts
+from medexpert.model.adapters import tasks as in_task
+from medexpert.model.attention import check_prefix
 from medexpert.model.folder import model_digest, read_lineage
+from medexpert.model.special_tokens import add_infill_tokens
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
-from medexpert.recipe_train import Stage
-from medexpert.records import UserError
-from medexpert.train import adapt, instruct, knowledge
-from medexpert.train.batches import Account, Piece, Plan
-from medexpert.train.loop import Outcome, train
+from medexpert.records import UserError, digest
+from medexpert.train import cost, forecast, instruct, knowledge, parallel, preference, trackers
+from medexpert.train.batches import Account, Piece
+from medexpert.train.infill import Infilling
+from medexpert.train.loop import DTYPES, Job, Outcome, train
+from medexpert.train.objectives import Learner, unwrapped
+from medexpert.train.parallel import World
+from medexpert.train.rows import Plan
+from medexpert.train.store import Store, build_store, count_lines, open_store
+from medexpert.train.watch import Dev, Heldout, Instruments
 
 Say = Callable[[str], None]
 LINEAGE = (
     "stage", "recipe", "parent", "parent_digest", "data_sha256", "licence", "steps", "tokens",
-    "seed", "quarantine", "leaks",
+    "seed", "quarantine", "leaks", "attention", "tasks",
 )  # fmt: skip
 """Facts of a stage that go with its weights."""
 
 
 def run_stage(
-    recipe: Run, name: StageName, *, parent: Path, data: Path, folder: Path, key: str, say: Say
-) -> dict[str, Any]:
+    recipe: Run, name: StageName, *, parent: Path, data: Path, folder: Path, key: str, say: Say,
+    heldout: Heldout | None = None, dev: Dev | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train stage `name` from model folder `parent` on JSONL `data`; results under `folder`.
 
-    Writes `folder/model` (a plain Hugging Face folder), `folder/adapter` (peft, when LoRA is used),
-    `folder/log.jsonl`, and `folder/manifest.json` last; its checkpoints are then removed.
-    Returns the manifest.
+    Writes `folder/model` (a plain Hugging Face folder), `folder/adapter` (unless all weights are
+    trained), `folder/tasks/<task>` (C-Poly: a peft LoRA folder for each), `folder/log.jsonl`, and
+    `folder/manifest.json` last; its checkpoints and tokens are then removed. Returns the manifest;
+    {} on every process but the first.
     """
-    settings = recipe.stage(name)
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
-    (folder / manifest.MANIFEST).unlink(missing_ok=True)
-    set_threads(recipe.threads)
-    model: Any
-    model, tokenizer = base.load(parent, dtype=torch.float32)
-    _check_context(name, settings, model)
-    account = Account()
-    pieces = stage_pieces(name, data, tokenizer, settings, account)
-    plan = Plan(
-        pieces,
-        capacity=settings.sequence_length,
-        epochs=settings.epochs,
-        max_tokens=settings.max_tokens,
-        rows_per_step=settings.rows_per_step,
-        seed=recipe.seed,
-        shuffle=name != "knowledge",
-    )
-    _announce(name, plan, account, say)
-    if settings.method != "full":
-        model = ADAPTERS[settings.method](model, settings.lora, recipe.seed)
-    outcome = train(
-        model,
-        plan,
-        settings,
-        name=name,
-        folder=folder,
-        key=key,
-        seed=recipe.seed,
-        pad=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
-        vocabulary=model.config.get_text_config().vocab_size,
-        say=say,
-    )
-    facts = {**_facts(recipe, name, parent, data, plan, account, outcome), **checked}
-    lineage = {name: facts[name] for name in LINEAGE}
-    shutil.rmtree(folder / "adapter", ignore_errors=True)  # of earlier settings
-    if settings.method != "full":
-        checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
-        # Training rounded the frozen weights to its dtype: merge into the parent's own, which is
-        # also what the adapter folder gives when it is opened.
-        model = None
-        model, _ = base.load(folder / "adapter", dtype=torch.float32)
-    checkpoint.save_model(model, tokenizer, folder / "model", lineage=lineage, dtype=torch.float32)
-    return _finish(folder, key, facts)
+    with parallel.open_world() as world:
+        if world.first:
+            (folder / manifest.MANIFEST).unlink(missing_ok=True)
+        set_threads(recipe.threads)
+        stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
+        outcome = stage.train(heldout, dev)
+        return stage.save(outcome, checked) if world.first else {}
+
+
+class _Stage:
+    """One stage at work: its model, its tokens, its plan."""
+
+    def __init__(
+        self, recipe: Run, name: StageName, parent: Path, data: Path, folder: Path, key: str,
+        world: World, say: Say,
+    ) -> None:  # fmt: skip
+        self.recipe, self.name, self.parent, self.data = recipe, name, parent, data
+        self.folder, self.key, self.world, self.say = folder, key, world, say
+        self.settings = recipe.stage(name)
+        self.account = Account()
+        self.tasks = instruct.task_names(data, self.settings) if name != "knowledge" else ()
+        self.infill: Infilling | None = None
+        self.model: Any
+        self.model, self.tokenizer = self._open()
+
+    def _open(self) -> tuple[Any, Any]:
+        """The model with what the stage puts on it; only what moves is trainable."""
+        settings = self.settings
+        model: Any
+        model, tokenizer = base.load(
+            self.parent, dtype=torch.float32, device="cpu", four_bit=settings.method == "qlora"
+        )
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if limit and settings.sequence_length > limit:
+            raise UserError(
+                f"{self.name}.sequence_length is {settings.sequence_length}, but the model reads "
+                f"at most {limit} tokens",
+                where=self.name,
+            )
+        if settings.infill.on:
+            add_infill_tokens(model, tokenizer)
+            self.infill = Infilling.of(settings, tokenizer, self.recipe.seed)
+        if settings.infill.on or settings.attention == "prefix":
+            check_prefix(model)
+        if settings.method != "full":
+            model = ADAPTERS[settings.method](model, settings, self.recipe.seed, tasks=self.tasks)
+        if settings.freeze:
+            still = freeze(model, settings.freeze)
+            self.say(f"{self.name}: {len(still)} tensors are kept still")
+        return model, tokenizer
+
+    # -- tokens ------------------------------------------------------------------------------------
+
+    def store(self) -> Store:
+        """The stage's tokens on disk; written by the first process, read by all."""
+        key, place = digest(["tokens", self.key]), self.folder / "tokens"
+        found = open_store(place, key, self.say) if self.world.first else None
+        if found is None and self.world.first:
+            lines = count_lines(self.data)
+            found = build_store(self._pieces(), place, key, self.say, self.account, items=lines)
+        parallel.barrier(self.world)
+        found = found or open_store(place, key, checksums=False)
+        if found is None:
+            raise UserError("another process's tokens cannot be read here", where=str(place))
+        self.account = found.account
+        return found
+
+    def _pieces(self) -> Iterator[Piece]:
+        settings = self.settings
+        pieces = stage_pieces(
+            self.name, self.data, self.tokenizer, settings, self.account, infill=self.infill
+        )
+        if settings.objective != "preference":
+            return pieces
+        # What the stage starts from is the reference, rounded as training computes.
+        reference, _ = base.load(self.parent, dtype=DTYPES[settings.dtype])
+        return preference.reference_logprobs(
+            reference, pieces, path=self.folder / "reference.jsonl", key=self.key,
+            capacity=settings.sequence_length, micro_rows=settings.micro_rows, pad=self._pad(),
+        )  # fmt: skip
+
+    def _pad(self) -> int:
+        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+
+    def plan(self, store: Store) -> Plan:
+        """Which rows each step reads."""
+        settings = self.settings
+        plan = Plan(
+            store,
+            capacity=settings.sequence_length,
+            epochs=settings.epochs,
+            max_tokens=settings.max_tokens,
+            rows_per_step=settings.rows_per_step,
+            seed=self.recipe.seed,
+            shuffle=self.name != "knowledge",
+            by_task=settings.method == "cpoly",
+            unit="piece" if settings.objective == "preference" else "token",
+        )
+        lost = ", ".join(f"{n} {why}" for why, n in self.account.dropped.items())
+        self.say(
+            f"{self.name}: {self.account.items} items ({self.account.split_items} split, "
+            f"{self.account.not_read} beyond max_tokens{', dropped: ' + lost if lost else ''}), "
+            f"{plan.tokens} tokens in {len(plan.rows)} rows, {plan.steps} steps"
+        )
+        return plan
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def train(self, heldout: Heldout | None, dev: Dev | None) -> Outcome:
+        """Train; the outcome carries the trained model on the first process."""
+        recipe, settings = self.recipe, self.settings
+        self.plan_ = plan = self.plan(self.store())
+        rate = forecast.matmul_rate(settings.dtype, recipe.threads)
+        flops = cost.flops_per_token(cost.shape_of(self.model), settings)
+        plain: Any = unwrapped(self.model)
+        vocabulary = plain.config.get_text_config().vocab_size
+        learner = Learner(self.model, vocabulary, settings)
+        self.head = learner.head
+        tracker = None
+        if recipe.tracker != "none" and self.world.first:
+            tracker = trackers.open_tracker(
+                recipe.tracker, self.folder / "tracker", f"{recipe.name}-{self.name}",
+                settings.model_dump(mode="json"),
+            )  # fmt: skip
+        job = Job(
+            name=self.name, folder=self.folder, key=self.key, seed=recipe.seed, pad=self._pad(),
+            settings=settings, say=self.say, world=self.world,
+            instruments=Instruments(heldout, self._on_task(dev), self.tokenizer),
+            tracker=tracker,
+            flops=flops.total, rate=rate * self.world.size,
+        )  # fmt: skip
+        self.model = None  # the learner holds it, and its weights may become shards
+        try:
+            return train(learner, plan, job)
+        finally:
+            if tracker is not None:
+                tracker.close()
+
+    def _on_task(self, dev: Dev | None) -> Dev | None:
+        """The dev fold is measured as the task whose weights the stage hands on."""
+        if dev is None or not self.tasks:
+            return dev
+
+        def measure(model: Any, tokenizer: Any) -> Any:
+            with in_task(model, self.merged_task()):
+                return dev(model, tokenizer)
+
+        return measure
+
+    def merged_task(self) -> str:
+        """C-Poly: the task whose weights become the stage's model; "" for other methods."""
+        wanted = self.settings.cpoly.merge
+        if wanted and self.tasks and wanted not in self.tasks:
+            from medexpert.records import unknown_name
+
+            raise unknown_name("task", wanted, self.tasks, where=f"{self.name}.cpoly.merge")
+        return wanted or (self.tasks[0] if self.tasks else "")
+
+    # -- saving ------------------------------------------------------------------------------------
+
+    def save(self, outcome: Outcome, checked: dict[str, Any]) -> dict[str, Any]:
+        """Write the adapter, the plain model and the manifest; returns the manifest."""
+        folder, method = self.folder, self.settings.method
+        facts = {**self._facts(outcome), **checked}
+        lineage = {name: facts[name] for name in LINEAGE if name in facts}
+        for old in ("adapter", "tasks"):  # of earlier settings
+            shutil.rmtree(folder / old, ignore_errors=True)
+        model = outcome.model
+        if method != "full":
+            facts["routing"] = routing_facts(model)
+            checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
+            for task in self.tasks:
+                checkpoint.export_task(folder / "adapter", task, folder / "tasks" / task)
+            # Training rounded the frozen weights to its dtype: merge into the parent's own, which
+            # is also what the adapter folder gives when it is opened.
+            outcome.model = model = None
+            model, _ = base.load(
+                folder / "adapter", dtype=torch.float32, device="cpu", task=self.merged_task()
+            )
+        checkpoint.save_model(
+            model, self.tokenizer, folder / "model", lineage=lineage, dtype=torch.float32
+        )
+        return _finish(folder, self.key, facts)
+
+    def _facts(self, outcome: Outcome) -> dict[str, Any]:
+        recipe, progress = self.recipe, asdict(outcome.progress)
+        measured = {name: progress.pop(name) for name in ("meter", "best")}
+        for name in ("step", "norms", "micro_rows"):
+            progress.pop(name, None)
+        return {
+            "stage": self.name,
+            "recipe": recipe.hash(),
+            "seed": recipe.seed,
+            "settings": self.settings.model_dump(mode="json"),
+            "parent": str(self.parent),
+            "parent_digest": model_digest(self.parent),
+            "licence": base.describe(self.parent)["licence"],
+            "data_sha256": manifest.sha256_file(self.data),
+            "attention": self._attention(),
+            "tasks": list(self.tasks),
+            "steps": outcome.steps,
+            "stopped": outcome.stopped,
+            **progress,
+            "first_loss": outcome.losses[0],
+            "last_loss": outcome.losses[-1],
+            "measured": measured,
+            "head": self.head,
+            "processes": self.world.size,
+            "threads": torch.get_num_threads(),
+            "plan": self.plan_.facts(),
+            **self.account.facts(),
+        }
+
+    def _attention(self) -> str:
+        """How the weights want to be asked: a prefix once learned stays until causal training."""
+        return self.settings.attention
 
 
 def quarantine_of(data: Path, parent: Path, *, allow_leaks: bool) -> dict[str, Any]:
@@ -107,16 +293,6 @@ def quarantine_of(data: Path, parent: Path, *, allow_leaks: bool) -> dict[str, A
     return {"quarantine": sorted(kept_out), "leaks": leaks}
 
 
-def _check_context(name: str, settings: Stage, model: Any) -> None:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and settings.sequence_length > limit:
-        raise UserError(
-            f"{name}.sequence_length is {settings.sequence_length}, but the model reads at most "
-            f"{limit} tokens",
-            where=name,
-        )
-
-
 def set_threads(threads: int) -> None:
     """CPU threads of torch; 0 keeps its default (all cores)."""
     if threads:
@@ -124,8 +300,9 @@ def set_threads(threads: int) -> None:
 
 
 def stage_pieces(
-    name: StageName, data: Path, tokenizer: Any, settings: Stage, account: Account
-) -> list[Piece]:
+    name: StageName, data: Path, tokenizer: Any, settings: Any, account: Account,
+    *, infill: Infilling | None = None,
+) -> Iterator[Piece]:  # fmt: skip
     """The stage's data as token pieces. Raises UserError when the tokenizer has no end of text."""
     eos = tokenizer.eos_token_id
     if eos is None:
@@ -135,57 +312,24 @@ def stage_pieces(
     # With one epoch the cap says how much is read; a share of an epoch, or more, is of all data.
     cap = settings.max_tokens if settings.epochs == 1 else 0
     if name == "knowledge":
-        return knowledge.pieces(data, encode, eos, length, account, cap)
+        return iter(knowledge.pieces(data, encode, eos, length, account, cap, infill=infill))
     chat = ChatFormat(*base.chat_format(tokenizer))
-    room = {"instruct": instruct.pieces, "adapt": adapt.pieces}[name]
-    return room(data, encode, chat, length, account, cap)
-
-
-def _announce(name: str, plan: Plan, account: Account, say: Say) -> None:
-    lost = ", ".join(f"{n} {why}" for why, n in account.dropped.items())
-    say(
-        f"{name}: {account.items} items ({account.split_items} split, {account.not_read} beyond "
-        f"max_tokens{', dropped: ' + lost if lost else ''}), {plan.tokens} tokens in "
-        f"{len(plan.rows)} rows, {plan.steps} steps"
-    )
-
-
-def _facts(
-    recipe: Run,
-    name: StageName,
-    parent: Path,
-    data: Path,
-    plan: Plan,
-    account: Account,
-    outcome: Outcome,
-) -> dict[str, Any]:
-    return {
-        "stage": name,
-        "recipe": recipe.hash(),
-        "seed": recipe.seed,
-        "settings": recipe.stage(name).model_dump(mode="json"),
-        "parent": str(parent),
-        "parent_digest": model_digest(parent),
-        "licence": base.describe(parent)["licence"],
-        "data_sha256": manifest.sha256_file(data),
-        "steps": outcome.steps,
-        "rows": len(plan.rows),
-        **{k: v for k, v in asdict(outcome.progress).items() if k != "step"},
-        "first_loss": outcome.first_loss,
-        "last_loss": outcome.last_loss,
-        "head": outcome.head,
-        "threads": torch.get_num_threads(),
-        **account.facts(),
-    }
+    if settings.objective == "preference":
+        return preference.pieces(data, encode, chat, length, account, cap, settings)
+    return instruct.pieces(data, encode, chat, length, account, cap, settings=settings)
 
 
 def _finish(folder: Path, key: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the stage's manifest; only then are its checkpoints not needed any more."""
+    """Write the stage's manifest; only then are its checkpoints and tokens not needed any more."""
+    parts = [folder / part for part in ("model", "adapter", "tasks", "log.jsonl")]
     files = [
         path
-        for part in ("model", "adapter", "log.jsonl")
-        for path in ([folder / part] if (folder / part).is_file() else (folder / part).glob("*"))
+        for part in parts
+        for path in ([part] if part.is_file() else sorted(part.rglob("*")))
+        if path.is_file()
     ]
     entry = manifest.write_manifest(folder, key=key, files=files, facts=facts)
-    shutil.rmtree(folder / "state", ignore_errors=True)
+    for left in ("state", "tokens"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    (folder / "reference.jsonl").unlink(missing_ok=True)
     return entry

@@ -1,37 +1,310 @@
 """What a run must remember to continue to the bit: masters, AdamW moments, the step, the totals.
 
 Everything else (row order, learning rate, dropout) is a pure function of seed and step. A
-checkpoint is a folder written beside its place, synced and renamed, its manifest last; safetensors
-and JSON only.
+checkpoint is a folder written beside its place, synced and renamed, its manifest last: one
+safetensors file a process, with the place of every piece in its header, so that another number of
+processes can read it (torch.distributed.checkpoint plans who reads what). No pickles.
+
+Saving copies the tensors and returns; a thread writes the copies while training goes on. The
+folder must be on storage that every process sees.
 """
 
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from medexpert import manifest
 from medexpert.model.staging import staged
 from medexpert.records import UserError
-from medexpert.train.optim import Masters
+from medexpert.train import shards
+from medexpert.train.optim import Masters, Weights
+from medexpert.train.parallel import World
 
 KEEP = 2
+BEST = "best"
+SHARE = 0.02
+"""Of the time since the last checkpoint, what saving the next one may cost."""
+SECONDS = 20.0
+"""Least time between two checkpoints chosen by their cost."""
+FIRST_GUESS = 5e8
+"""Bytes a second that saving is thought to manage before it was measured."""
 
 
 @dataclass
 class Progress:
-    """Totals of a run so far; `step` is the number of optimiser steps done."""
+    """Totals of a run so far; `step` is the number of optimiser steps done.
+
+    `skipped`: reason -> count; `norms`: recent gradient norms; `best`: [metric, step] of the step
+    whose weights are kept; `meter`: what was measured on the way. All of it goes through JSON and
+    comes back equal (floats are written so that they read back to the same bits).
+    """
 
     step: int = 0
     tokens: int = 0
     loss_tokens: int = 0
     padding: int = 0
     seconds: float = 0.0
+    skipped: dict[str, int] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
+    best: list[float] | None = None
+    meter: list[dict[str, Any]] = field(default_factory=list)
+    micro_rows: int = 0
+
+
+class Checkpointer:
+    """Checkpoints of one run under `folder`: `step-NNNNNN` (the newest `keep`) and `best`.
+
+    `key` names the settings and data; checkpoints of another key are passed over. `restore`,
+    `save`, `save_best`, `best`, `due` and `wait` are collective.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        key: str,
+        weights: Weights,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        keep: int = KEEP,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.folder, self.key, self.keep = folder, key, keep
+        self.weights, self.optimizer, self.world = weights, optimizer, world
+        self.say = world.only_first(say)
+        # The thread's own group: its messages must not mix with those of the training.
+        self._group = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._talk = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._thread: threading.Thread | None = None
+        self._fault: BaseException | None = None
+        self._copies: dict[str, torch.Tensor] = {}
+        size = sum(_local(t).numel() * _local(t).element_size() for t in weights.master.values())
+        self._cost = 3 * size / FIRST_GUESS
+        self._saved_at = time.monotonic()
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether to save after `step`: each `every` steps, or (0) where saving costs <= 2 %.
+
+        Raises UserError when the last background write failed.
+        """
+        wanted = max(SECONDS, self._cost / SHARE)
+        failed = self._fault is not None
+        cheap = time.monotonic() - self._saved_at >= wanted
+        failed, cheap = self._from_first((failed, cheap))
+        if failed:  # when one process has it, so have the others as soon as their thread ends
+            self.wait()
+        return step % every == 0 if every else cheap
+
+    def save(self, progress: Progress) -> None:
+        """Copy everything, then write `step-NNNNNN` in the background; older ones go after it.
+
+        Raises UserError when the write before this one failed.
+        """
+        self._start(f"step-{progress.step:06d}", progress, moments=True)
+
+    def save_best(self, progress: Progress) -> None:
+        """Keep the weights of this step as the best ones, beside the checkpoints."""
+        self._start(BEST, progress, moments=False)
+
+    def wait(self) -> None:
+        """Until the background write is on disk. Raises UserError when it failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._raise_fault()
+
+    def _start(self, name: str, progress: Progress, *, moments: bool) -> None:
+        started = time.monotonic()
+        self.wait()
+        tensors = self._tensors(moments=moments)
+        copies = self._copy(tensors)
+        facts = {
+            "key": self.key,
+            "progress": asdict(progress),
+            "processes": self.world.size,
+            "steps": self._steps() if moments else {},
+            "versions": manifest.versions(),
+        }
+        writer = shards.Writer(self.folder, name, facts, self.world.rank)
+        self._saved_at = time.monotonic()
+        blocked = self._saved_at - started
+
+        def run() -> None:
+            try:
+                shards.save(tensors, copies, writer, self._group)
+                if self.world.first and name != BEST:
+                    self._rotate(name)
+            except BaseException as fault:
+                self._fault = fault
+            # What the thread takes from the cores is a cost as well as what training waited for.
+            self._cost = blocked + time.thread_time()
+
+        # No daemon: a process that ends meanwhile waits for the file to be whole.
+        self._thread = threading.Thread(target=run, name=f"checkpoint {name}")
+        self._thread.start()
+
+    def _rotate(self, newest: str) -> None:
+        """Keep `newest` and those before it, `keep` in all.
+
+        Checkpoints of a later step are another key's, passed over by `restore`: they go now that
+        there is one to continue from.
+        """
+        upto = [path for path in found(self.folder) if path.name <= newest]
+        for old in set(found(self.folder)) - set(upto[-self.keep :]):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _tensors(self, *, moments: bool) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for name, tensor in self.weights.master.items():
+            found[f"{name}|master"] = tensor.detach()
+            for kind, value in self.optimizer.state.get(tensor, {}).items() if moments else ():
+                if kind != "step":
+                    found[f"{name}|{kind}"] = value
+        return found
+
+    def _steps(self) -> dict[str, float]:
+        """AdamW's own count of steps, for each weight that has moved."""
+        counts = {
+            name: self.optimizer.state[tensor]["step"]
+            for name, tensor in self.weights.master.items()
+            if "step" in self.optimizer.state.get(tensor, {})
+        }
+        if not counts:
+            return {}
+        return dict(zip(counts, torch.stack(list(counts.values())).tolist(), strict=True))
+
+    @torch.no_grad()
+    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """This process's part of each on the CPU, in memory that the next checkpoint uses again."""
+        for name, tensor in tensors.items():
+            local = _local(tensor)
+            if name not in self._copies:
+                self._copies[name] = torch.empty(
+                    local.shape, dtype=local.dtype, pin_memory=local.device.type == "cuda"
+                )
+            self._copies[name].copy_(local, non_blocking=True)
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        return {name: self._copies[name] for name in tensors}
+
+    def _raise_fault(self) -> None:
+        fault, self._fault = self._fault, None
+        if isinstance(fault, OSError):
+            with manifest.disk_errors(self.folder):
+                raise fault from None
+        if fault is not None:
+            raise fault
+
+    # --- loading ----------------------------------------------------------------------------
+
+    def restore(self) -> Progress:
+        """Load the newest intact checkpoint made with `key`; a fresh Progress without one.
+
+        A damaged checkpoint is named and removed, and the one before it is taken.
+        """
+        if self.world.first:
+            for partial in self.folder.glob(".*.partial*"):
+                shutil.rmtree(partial, ignore_errors=True)
+        names = [path.name for path in reversed(found(self.folder))]
+        for name in self._from_first(names):
+            facts = self._intact(self.folder / name)
+            if facts is not None:
+                self._load(self.folder / name, facts)
+                return Progress(**facts["progress"])
+        return Progress()
+
+    def best(self) -> Progress | None:
+        """Load the kept best weights into the model; None when there are none of this key."""
+        self.wait()
+        folder = self.folder / BEST
+        if not self._from_first(folder.is_dir()):
+            return None
+        facts = self._intact(folder)
+        if facts is None:
+            return None
+        self._load(folder, facts)
+        return Progress(**facts["progress"])
+
+    def _intact(self, folder: Path) -> dict[str, Any] | None:
+        """The manifest where the folder is whole and of this key, its checksums shared out."""
+        facts: dict[str, Any] = {}
+        fault, other = "", False
+        try:
+            facts = manifest.verify(folder, checksums=False)
+            other = facts["key"] != self.key or "steps" not in facts
+            for number, (name, file) in enumerate(sorted(facts["files"].items())):
+                mine = not other and number % self.world.size == self.world.rank
+                if mine and manifest.sha256_file(folder / name) != file["sha256"]:
+                    fault = f"{folder / name}: its SHA-256 differs from the manifest's"
+        except (UserError, OSError) as error:
+            fault = str(error)
+        fault = next((line for line in self._from_all(fault) if line), "")
+        if fault:
+            self.say(f"checkpoint {folder.name} is damaged and is not used: {fault}")
+            if self.world.first:
+                shutil.rmtree(folder, ignore_errors=True)
+            return None
+        if other:
+            self.say(f"checkpoint {folder.name} was made with other settings or data: not used")
+            return None
+        return facts
+
+    @torch.no_grad()
+    def _load(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        wanted: dict[str, torch.Tensor] = {}
+        for name, tensor in self.weights.master.items():
+            wanted[f"{name}|master"] = tensor.detach()
+            if name not in facts["steps"]:
+                continue
+            moments = {kind: torch.zeros_like(tensor) for kind in ("exp_avg", "exp_avg_sq")}
+            wanted |= {f"{name}|{kind}": value for kind, value in moments.items()}
+            # Fused AdamW wants its step counter, too, where the weights are.
+            step = torch.tensor(facts["steps"][name], dtype=torch.float32, device=tensor.device)
+            self.optimizer.state[tensor] = {"step": step, **moments}
+        shards.load(wanted, folder, self._group)
+        self.weights.publish()
+
+    # --- what the processes tell each other -------------------------------------------------
+
+    def _from_first(self, value: Any) -> Any:
+        """Rank 0's value, on every process."""
+        if self._talk is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._talk)
+        return box[0]
+
+    def _from_all(self, value: Any) -> list[Any]:
+        """The values of all processes, on every one."""
+        if self._talk is None:
+            return [value]
+        box: list[Any] = [None] * self.world.size
+        dist.all_gather_object(box, value, group=self._talk)
+        return box
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    if isinstance(tensor, DTensor):
+        shard: torch.Tensor = tensor.to_local()
+        return shard
+    return tensor
+
+
+def found(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    return sorted(folder.glob("step-[0-9]*")) if folder.is_dir() else []
 
 
 def save(
@@ -62,11 +335,6 @@ def _write(
     for file, tensors in zip(files, (masters.master, moments), strict=True):
         save_file({k: v.detach().contiguous() for k, v in tensors.items()}, str(file))
     manifest.write_manifest(partial, key=key, files=files, facts={"progress": asdict(progress)})
-
-
-def found(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first."""
-    return sorted(folder.glob("step-[0-9]*")) if folder.is_dir() else []
 
 
 def restore(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medexpert.model.adapters import ADAPTERS
 from medexpert.model.adapters.lora import add_lora, candidates, merge_lora
-from medexpert.recipe_train import Lora
+from medexpert.model.base import load
+from medexpert.model.checkpoint import save_adapter, save_model
+from medexpert.recipe_train import Lora, Stage
 from medexpert.records import UserError
 
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
@@ -27,8 +30,63 @@ def lora_state(wrapped: Any) -> dict[str, Any]:
     return {n: p.detach().clone() for n, p in wrapped.named_parameters() if "lora_" in n}
 
 
-def test_the_table_names_the_adapters() -> None:
-    assert ADAPTERS["lora"] is add_lora
+def test_the_table_names_the_adapters_of_a_recipe(tiny: Any) -> None:
+    import typing
+
+    import torch
+
+    from medexpert.recipe_train import Method
+
+    assert {"full", *ADAPTERS} == set(typing.get_args(Method))
+    stage = Stage(method="lora", lora=Lora(rank=3))
+    one = lora_state(ADAPTERS["lora"](tiny.make_model(), stage, 7, tasks=("x",)))
+    other = lora_state(add_lora(tiny.make_model(), Lora(rank=3), seed=7))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_dora_starts_as_identity_and_merges(
+    tiny: Any, tokens: Any, tmp_path: Path, tokenizer: Any
+) -> None:
+    """m = |W| at the start, so W' = W up to rounding of the norm."""
+    import torch
+
+    stage = Stage(method="dora", lora=Lora(rank=4, alpha=8))
+    before = tiny.logits(tiny.make_model(), tokens)
+    wrapped = ADAPTERS["dora"](tiny.make_model(), stage, 0).eval()
+    names = [n for n, p in wrapped.named_parameters() if p.requires_grad]
+    assert sum("magnitude" in name for name in names) == 2 * len(LINEAR)
+    torch.testing.assert_close(tiny.logits(wrapped, tokens), before, rtol=0, atol=1e-5)
+    disturb(wrapped)
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(1.1)
+    unmerged = tiny.logits(wrapped, tokens)
+    assert (unmerged - before).abs().max() > 0.01
+    save_model(tiny.make_model(), tokenizer, tmp_path / "base", lineage={}, dtype=torch.float32)
+    lineage = {"parent": str(tmp_path / "base"), "stage": "adapt"}
+    save_adapter(wrapped, tmp_path / "adapter", lineage=lineage)
+    opened, _ = load(tmp_path / "adapter", dtype=torch.float32)
+    torch.testing.assert_close(tiny.logits(opened, tokens), unmerged, rtol=0, atol=1e-5)
+    merged = merge_lora(wrapped)
+    torch.testing.assert_close(tiny.logits(merged, tokens), unmerged, rtol=0, atol=1e-5)
+
+
+def test_dora_is_its_formula(model: Any) -> None:
+    """m V / |V| with V = W + (alpha / r) B A and the norm over each output's inputs, in float64."""
+    import torch
+
+    settings = Lora(rank=4, alpha=12, target_modules=("v_proj",))
+    wrapped = disturb(add_lora(model, settings, seed=0, dora=True))
+    layer = wrapped.base_model.model.model.layers[1].self_attn.v_proj
+    length = layer.lora_magnitude_vector["default"].weight
+    length.data.mul_(0.7)
+    low, high = layer.lora_A["default"].weight.double(), layer.lora_B["default"].weight.double()
+    whole = layer.base_layer.weight.double() + 12 / 4 * high @ low
+    wanted = length.double()[:, None] * whole / whole.norm(dim=1, keepdim=True)
+    merged: Any = merge_lora(wrapped)
+    got = merged.model.layers[1].self_attn.v_proj.weight.double()
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
 
 
 def test_it_starts_as_identity(tiny: Any, model: Any, tokens: Any) -> None:

@@ -6,6 +6,7 @@ drugs and numbers do not exist. Size and seed are fixed here, so that results ca
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from medexpert.evaluate.tasks.task import Task
@@ -13,15 +14,26 @@ from medexpert.records import Question, UserError
 
 N = 200
 SEED = 1
+DEV_N = 50
 CHOICES = ("yes", "no", "maybe")
 
 
 def load(root: Path, split: str) -> list[Question]:
-    """The N generated questions; `root` is not read. Raises UserError for a split but "test"."""
+    """N questions of "test", or DEV_N of "dev-0" to "dev-9"; `root` is not read.
+
+    Drug names of the dev folds are neither in training nor in the test. Raises UserError for any
+    other split.
+    """
     from medexpert.data.construct.trialgen import generate
 
-    if split != "test":
-        raise UserError(f"trialgen has no split {split!r}", allowed="test")
+    fold = re.fullmatch(r"dev-(\d)", split)
+    if split != "test" and fold is None:
+        raise UserError(f"trialgen has no split {split!r}", allowed="test, dev-0 to dev-9")
+    made = (
+        generate(N, seed=SEED, split="test")
+        if fold is None
+        else generate(DEV_N, seed=int(fold.group(1)), split="dev")
+    )
     return [
         Question(
             id=item.id,
@@ -31,7 +43,7 @@ def load(root: Path, split: str) -> list[Question]:
             contexts=tuple(item.contexts),
             context_labels=tuple(item.labels),
         )
-        for item in generate(N, seed=SEED, split="test")
+        for item in made
     ]
 
 

@@ -1,0 +1,73 @@
+"""Several training processes: what torchrun told this one, and starting them for a recipe.
+
+`medexpert run` with `processes = 8` starts torchrun for each stage; on several machines the user's
+scheduler starts it (`launch/` holds examples). Evaluation and data stay in one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from medexpert.records import UserError
+
+HELD = "MEDEXPERT_RUN_FOLDER_HELD"
+"""Set for the processes started here: their run folder is locked by the one that started them."""
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """This process's number, 0 when there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def holds(root: Path) -> bool:
+    """Whether the process that started this one holds the lock of this run folder."""
+    return os.environ.get(HELD) == str(root.resolve())
+
+
+def train(stage: str, root: Path, processes: int) -> None:
+    """Train a stage of the recipe in `root/recipe.json` with torchrun on this machine.
+
+    SIGINT and SIGTERM are passed on, and the processes are waited for while they write their
+    checkpoint. Raises KeyboardInterrupt after such a signal, UserError when training failed: what
+    went wrong was printed by the first process.
+    """
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
+        str(root / "recipe.json"),
+    ]  # fmt: skip
+    child = subprocess.Popen(command, env={**os.environ, HELD: str(root.resolve())})
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        child.send_signal(signal.SIGTERM)
+
+    # Ctrl-C reaches the whole group by itself; only what was sent to this process is passed on.
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        while True:
+            try:
+                code = child.wait()
+                break
+            except KeyboardInterrupt:
+                asked.append(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(
+            f"training with {processes} processes ended with code {code}; see above",
+            where=str(root / stage),
+        )
