@@ -20,6 +20,7 @@ from medexpert import check as checks
 from medexpert.data.build.use import check_use
 from medexpert.data.catalogue import find
 from medexpert.recipe import Run, load
+from medexpert.train import forecast
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {"glm-4-9b": "Glm4", "qwen3-8b": "Qwen3"}
@@ -118,7 +119,7 @@ def test_every_source_exists_and_fits_its_stage(name: str) -> None:
 def test_the_check_passes_with_the_same_architecture(
     name: str, kind: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(checks, "matmul_rate", lambda dtype, threads: 1e12, raising=False)
+    monkeypatch.setattr(forecast, "matmul_rate", lambda dtype, threads: 1e12)
     overrides = [*DATA, f"base.model='{tiny(kind)}'", f"output='{tmp_path / 'run'}'"]
     run = load(recipe_file(name), overrides)
     assert stages_of(run) == stages_of(load(recipe_file(name)))

@@ -248,12 +248,12 @@ class Pipeline:
     def _engine(self, point: PointName) -> Any:
         """The local engine of a point; the last one is kept, the one before is let go."""
         from medexpert.engines.local import LocalEngine
-        from medexpert.train.stage import set_threads
+        from medexpert.train.speed import set_up_threads
 
         folder = self.model_folder(point)
         settings = self.recipe.evaluate
         if self._opened[0] != folder:
-            set_threads(self.recipe.threads)
+            set_up_threads(self.recipe.threads)
             self._opened = (None, None)
             self.say(f"opening {folder} ({settings.dtype})")
             self._opened = (

@@ -95,7 +95,8 @@ class Run(Strict):
             wrong.append("knowledge.objective: preferences are learned in instruct or adapt")
         if self.knowledge.method == "cpoly":
             wrong.append("knowledge.method: C-Poly needs tasks; text has none")
-        wrong += [f"{n}.infill: blanks are for knowledge" for n in STAGES[1:] if self.stage(n).infill.on]
+        blanks = [name for name in STAGES[1:] if self.stage(name).infill.on]
+        wrong += [f"{name}.infill: blanks are for knowledge" for name in blanks]
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

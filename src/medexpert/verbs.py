@@ -22,9 +22,9 @@ def open_engine(
     from medexpert.engines.local import LocalEngine
     from medexpert.model.base import fetch
     from medexpert.model.folder import model_digest
-    from medexpert.train.stage import set_threads
+    from medexpert.train.speed import set_up_threads
 
-    set_threads(threads)
+    set_up_threads(threads)
     folder = fetch(model, progress=say)
     say(f"opening {folder} ({dtype})")
     engine = LocalEngine.open(folder, dtype=dtype, batch_tokens=batch_tokens)

@@ -119,6 +119,9 @@ def test_every_token_stays_or_is_a_target_once(
         learned = [n for n in piece.targets[piece.prefix :] if n < 9000]
         assert len(kept) + len(learned) + 2 * len(spans_of(piece)) == len(piece)
     assert whole == tokens
+    first, last = (piece.inputs[: piece.prefix].tolist() for piece in (found[0], found[-1]))
+    assert sum(n < EOS for n in first) > start  # some of the text itself is given
+    assert IDS.gmask in last or EOS in last  # words and sentences leave the end of text
     assert found[0].inputs[:start].tolist() == list(range(start))  # the start tokens stay
 
 

@@ -201,6 +201,9 @@ class Broken(torch.nn.Module):
     def model(self) -> Any:
         return self.learner.model
 
+    def take_facts(self, summed: Any) -> dict[str, float]:
+        return self.learner.take_facts(summed)
+
     def forward(self, batch: Any, scale: float) -> torch.Tensor:
         self.calls += 1
         factor = self.fault(self.calls, batch)

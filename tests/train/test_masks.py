@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,15 +205,17 @@ def test_other_kinds_of_layers_are_refused() -> None:
         windows(config)
 
 
-def test_the_block_mask_is_the_same_rule() -> None:
+@pytest.mark.parametrize("window", [0, 3])
+def test_the_block_mask_is_the_same_rule(window: int) -> None:
     """Built on the CPU, where it can be opened; using it needs a GPU."""
     made = batch()
-    blocks = attention_mask(made, "flex_attention")
+    config = SimpleNamespace(sliding_window=window)
+    blocks = attention_mask(made, "flex_attention", config)
     rows, width = made.inputs.shape
     index = torch.arange(width)
     for row in range(rows):
         found = blocks.mask_mod(torch.tensor(row), torch.tensor(0), index[:, None], index[None, :])
-        assert torch.equal(found, visible(made.items, made.prefix)[row, 0])
+        assert torch.equal(found, visible(made.items, made.prefix, window)[row, 0])
 
 
 @pytest.mark.gpu

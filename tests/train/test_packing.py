@@ -130,6 +130,8 @@ def test_document_account_adds_up(texts: list[str], length: int, cap: int) -> No
     assert account.tokens == sum(len(p) for p in pieces) == sum(read) == account.loss_tokens
     assert account.split_items == sum(n > length for n in read)
     assert account.split_tokens == sum(n for n in read if n > length)
+    account.objectives["words"] += 2
+    account.fence = 3
     again = Account()
     again.restore(json.loads(json.dumps(account.facts())))
     assert again == account

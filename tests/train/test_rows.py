@@ -230,6 +230,24 @@ def test_a_plan_takes_an_iterator() -> None:
         plan_of(iter(()))
 
 
+@given(SIZES, st.integers(0, 60), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_nothing_crosses_a_fence(lengths: list[int], fence: int, epochs: int) -> None:
+    plan = plan_of(made(lengths), shuffle=False, fence=fence, epochs=epochs)
+    order = [row.tolist() for row in plan.rows]
+    sides = [{i >= fence for i in row} for row in order]
+    assert fence == 0 or all(len(side) == 1 for side in sides)
+    assert Counter(i for row in order for i in row) == Counter(list(range(len(lengths))) * epochs)
+    if fence and epochs == 1:
+        assert [side == {True} for side in sides] == sorted(side == {True} for side in sides)
+
+
+def test_a_fence_needs_the_given_order() -> None:
+    for changes in ({"shuffle": True}, {"shuffle": False, "by_task": True}):
+        with pytest.raises(ValueError, match="a fence needs pieces that are read in their order"):
+            plan_of(made([4, 5]), fence=1, **changes)
+
+
 class Lengths(Sequence[Piece]):
     """A store of many pieces of which none is ever read."""
 

@@ -221,17 +221,25 @@ def numbers_agree(first: Mapping[str, int], second: Mapping[str, int]) -> bool:
 
 
 def detail(words: Sequence[str], record: Document | Example) -> int:
-    """A hash of what tells alike texts apart: numbers among the tokens, question, answer."""
+    """A hash of what tells alike texts apart: numbers among the tokens, question, answers."""
     numbers = [word for word in words if word[0] <= "9"]  # no token begins before "0"
     fields = {} if isinstance(record, Document) else record.fields
-    told = [str(fields.get(name, "")) for name in ("question", "answer", "answer_idx")]
+    told = [str(fields.get(name, "")) for name in ("question", "answer", "answer_idx", "rejected")]
     text = "\x1f".join([*told, *sorted(numbers)])
     raw = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(raw, "little")
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
-    """The answer of a task or multi-choice record: with another answer it is another item."""
+    """The answer of a task or multi-choice record: with another answer it is another item.
+
+    So it is with another `rejected` answer of a preference pair, of any kind.
+    """
+    rejected = strings(row["fields"].get("rejected"))
+    return "\x1f".join([_chosen(row), *map(normalise, rejected)])
+
+
+def _chosen(row: Mapping[str, Any]) -> str:
     field = _ANSWER.get(row["kind"])
     if field is None:
         return ""

@@ -2,7 +2,8 @@
 
 Text is encoded without special tokens, after the ones that the tokenizer itself puts before a text
 (none for SmolLM2, BOS for Llama, [gMASK]<sop> for GLM-4), unless the text already begins with them
-or with BOS, as rendered chats of some models do. That is what lm-eval does by default. An end token is never appended here.
+or with BOS, as rendered chats of some models do. That is what lm-eval does by default. An end token
+is never appended here.
 """
 
 from __future__ import annotations

@@ -84,6 +84,10 @@ class Account:
     dropped_tokens: int = 0
     tokens: int = 0
     loss_tokens: int = 0
+    objectives: Counter[str] = field(default_factory=Counter)
+    """Pieces of each kind: words, sentences, suffix, causal."""
+    fence: int = 0
+    """Pieces before this one are not mixed with later ones; 0 = none."""
 
     def add(self, piece: Piece) -> None:
         self.tokens += len(piece)
@@ -111,6 +115,8 @@ class Account:
             "dropped_tokens": self.dropped_tokens,
             "tokens_per_epoch": self.tokens,
             "loss_tokens_per_epoch": self.loss_tokens,
+            "objectives": dict(self.objectives),
+            "fence": self.fence,
         }
 
     def restore(self, facts: Mapping[str, Any]) -> None:
@@ -120,6 +126,7 @@ class Account:
         self.dropped = Counter(facts["dropped"])
         self.dropped_tokens = facts["dropped_tokens"]
         self.tokens, self.loss_tokens = facts["tokens_per_epoch"], facts["loss_tokens_per_epoch"]
+        self.objectives, self.fence = Counter(facts["objectives"]), facts["fence"]
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,7 @@ class _Run:
         at.padding += sums["padding"]
         at.seconds += seconds
         values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
+        values |= self.learner.take_facts(self._sum)
         values |= self.live.numbers(sums["tokens"], seconds)
         self._tell(values, why)
         if why:
@@ -184,6 +185,9 @@ class _Run:
                 loss.backward()
             summed += float(loss.detach())
         return summed
+
+    def _sum(self, numbers: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(parallel.sum_over(self.job.world, *numbers.tolist()))
 
     def _halve(self, error: RuntimeError) -> None:
         job = self.job

@@ -226,9 +226,9 @@ def unwrapped(model: Any) -> nn.Module:
 
 def head_of(model: Any) -> str:
     """How logits are made, "linear" or "own"; found out once a model."""
-    inner = unwrapped(model)
+    inner: Any = unwrapped(model)
     if inner not in _heads:
-        _heads[inner] = choose_causal(model, inner.config.get_text_config().vocab_size)[0]  # type: ignore[union-attr]
+        _heads[inner] = choose_causal(model, inner.config.get_text_config().vocab_size)[0]
     return _heads[inner]
 
 
@@ -298,15 +298,22 @@ class Learner(nn.Module):
         self.softmax: Softmax = chunked_softmax
         self.width = 0
         self.head, self._causal = choose_causal(model, vocabulary)
+        self.pairs: Any = None
+        if settings is not None and settings.objective == "preference":
+            from medexpert.train.preference import PreferenceObjective
+
+            self.pairs = PreferenceObjective(settings.preference)
         inner = unwrapped(model)
         _heads[inner] = self.head
         _takes_items[inner] = takes_items(model, vocabulary)
 
     def forward(self, batch: Batch, scale: float = 1.0) -> torch.Tensor:
-        if self.settings is not None and self.settings.objective == "preference":
-            from medexpert.train.preference import preference
-
-            return preference(self.model, batch, scale, self.settings.preference)
+        if self.pairs is not None:
+            return self.pairs(self.model, batch, scale)  # type: ignore[no-any-return]
         if self.head == "linear":
             return causal(self.model, batch, scale, self.softmax)
         return self._causal(self.model, batch, scale)
+
+    def take_facts(self, summed: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
+        """What the objective found since the last call beside the loss; `summed` over processes."""
+        return {} if self.pairs is None else self.pairs.take_facts(summed)

@@ -46,7 +46,7 @@ from medexpert.train.batches import (
     segment_piece,
 )
 from medexpert.train.instruct import admitted, prefix_of, rendered, task_names, task_number
-from medexpert.train.masks import attention_mask
+from medexpert.train.objectives import target_logprobs
 from medexpert.train.rows import pack
 
 WINDOW = 512
@@ -150,23 +150,6 @@ def _joined(chosen: Piece, rejected: Piece) -> Piece:
 
 
 # -- the loss ----------------------------------------------------------------------------------
-
-
-def target_logprobs(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Log-probability of each target: (N,), in the order of `batch.targets` read row by row."""
-    run: Any = model
-    config = run.config.get_text_config()
-    logits = run(
-        input_ids=batch.inputs,
-        position_ids=batch.positions,
-        attention_mask=attention_mask(batch, config._attn_implementation, config),
-        use_cache=False,
-    ).logits  # (B, T, V)
-    where = batch.targets != IGNORE
-    log_p = torch.log_softmax(logits[where], dim=-1, dtype=torch.promote_types(
-        logits.dtype, torch.float32
-    ))  # fmt: skip
-    return log_p.gather(-1, batch.targets[where][:, None])[:, 0]
 
 
 def item_logprobs(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

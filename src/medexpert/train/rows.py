@@ -101,10 +101,12 @@ def best_fit(window: Sequence[int], sizes: Sequence[int], capacity: int) -> list
     """
     rows: list[list[int]] = []
     free: list[int] = []  # room << 32 | row, ascending; full rows are left out
-    for size, index in sorted(zip(sizes, window, strict=True), key=lambda p: (-p[0], p[1])):
-        at = bisect_left(free, size << 32)
-        if at < len(free):
-            found = free.pop(at)
+    order = np.lexsort((np.asarray(window), -np.asarray(sizes, np.int64)))
+    for at in order.tolist():
+        size, index = sizes[at], window[at]
+        place = bisect_left(free, size << 32)
+        if place < len(free):
+            found = free.pop(place)
             room, row = found >> 32, found & 0xFFFFFFFF
             rows[row].append(index)
         else:
@@ -143,7 +145,8 @@ class Plan:
     processes together. `shuffle`: pieces in a new order each epoch; else in the given one. Rows of
     a packing window are always shuffled, or length would follow the place in training.
     `by_task`: a row, and a micro-batch, holds pieces of one task. `unit`: what a step's loss is a
-    mean over. Raises UserError without pieces, ValueError when one is longer than a row.
+    mean over. `fence` (0 = none): the pieces before this number are read before the others, and no
+    row holds both; only without `shuffle` and `by_task`, else ValueError. Raises UserError without pieces, ValueError when one is longer than a row.
     """
 
     def __init__(
@@ -157,7 +160,10 @@ class Plan:
         shuffle: bool,
         by_task: bool = False,
         unit: Literal["token", "piece"] = "token",
+        fence: int = 0,
     ) -> None:
+        if fence and (shuffle or by_task):
+            raise ValueError("a fence needs pieces that are read in their order")
         self.pieces = pieces if isinstance(pieces, Sequence) else list(pieces)
         if not len(self.pieces):
             raise UserError("no training data is left for this stage", where="data")
@@ -168,6 +174,8 @@ class Plan:
         if max_tokens:
             wanted = min(wanted, max_tokens)
         groups = tasks if by_task else None
+        if fence:  # two groups as tasks are, of which the first comes whole before the second
+            groups = (np.arange(len(lengths)) >= fence).astype(np.int32)
         whole: list[Rows] = []
         read = 0
         for epoch in range(math.ceil(epochs)):
@@ -281,7 +289,8 @@ def _epoch(
     """All pieces once, packed, in the order in which an epoch reads them.
 
     With `tasks` each is packed on its own, and the rows of all are merged by the places their
-    windows have in the order: every stretch of training sees the tasks in their shares.
+    windows have in the order: every stretch of training sees the tasks in their shares, and groups
+    that follow one another in the order stay so.
     """
     count = len(lengths)
     order = rng.permutation(count) if shuffle else np.arange(count)

@@ -102,16 +102,22 @@ def compiler_missing(device: torch.device) -> str:
     return ""
 
 
-def prepare(learner: Learner, settings: Stage, plan_facts: Mapping[str, float]) -> str:
+def prepare(
+    learner: Learner,
+    settings: Stage,
+    plan_facts: Mapping[str, float],
+    device: torch.device | None = None,
+) -> str:
     """Compile the decoder's layers and the softmax of the loss where it pays; what was decided.
 
-    `plan_facts`: `tokens` of the whole stage, `flops` a token, `processes` (default 1). One layer
+    `plan_facts`: `tokens` of the whole stage, `flops` a token, `processes` (default 1); `device`: where
+    it will train (default: where the weights are). One layer
     is compiled and used for all of them. `learner.width` is set to the width that rows should be
     padded to, since every other width would be compiled anew.
 
     Raises UserError when compile = "on" cannot be had.
     """
-    device = next(learner.model.parameters()).device
+    device = device or next(learner.model.parameters()).device
     if settings.compile == "off":
         return "compile off: by the recipe"
     why = _in_the_way(learner, settings, device)

@@ -24,9 +24,9 @@ from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
 from medexpert.records import UserError, digest
-from medexpert.train import cost, forecast, instruct, knowledge, parallel, preference, trackers
+from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
 from medexpert.train.batches import Account, Piece
-from medexpert.train.infill import Infilling
+from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import DTYPES, Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
 from medexpert.train.parallel import World
@@ -57,7 +57,7 @@ def run_stage(
     with parallel.open_world() as world:
         if world.first:
             (folder / manifest.MANIFEST).unlink(missing_ok=True)
-        set_threads(recipe.threads)
+        speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         outcome = stage.train(heldout, dev)
         return stage.save(outcome, checked) if world.first else {}
@@ -83,8 +83,19 @@ class _Stage:
         """The model with what the stage puts on it; only what moves is trainable."""
         settings = self.settings
         model: Any
+        four_bit = settings.method == "qlora"
+        shards = self.world.size > 1 and settings.sharding == "full"
+        if four_bit and shards:
+            raise UserError(
+                "4-bit weights cannot be sharded", where=f"{self.name}.sharding",
+                allowed="replicate",
+            )  # fmt: skip
         model, tokenizer = base.load(
-            self.parent, dtype=torch.float32, device="cpu", four_bit=settings.method == "qlora"
+            self.parent,
+            dtype=DTYPES[settings.dtype] if four_bit else torch.float32,
+            # What is going to be sharded need not fit into one GPU.
+            device="cpu" if shards else self.world.device,
+            four_bit=four_bit,
         )
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if limit and settings.sequence_length > limit:
@@ -94,7 +105,14 @@ class _Stage:
                 where=self.name,
             )
         if settings.infill.on:
+            known = len(tokenizer)
             add_infill_tokens(model, tokenizer)
+            if settings.method != "full" and len(tokenizer) > known:
+                raise UserError(
+                    f"infilling adds tokens, and {settings.method} does not train their embeddings",
+                    where=f"{self.name}.method",
+                    allowed="full; or a model that has the tokens, such as GLM-4",
+                )
             self.infill = Infilling.of(settings, tokenizer, self.recipe.seed)
         if settings.infill.on or settings.attention == "prefix":
             check_prefix(model)
@@ -166,12 +184,15 @@ class _Stage:
         """Train; the outcome carries the trained model on the first process."""
         recipe, settings = self.recipe, self.settings
         self.plan_ = plan = self.plan(self.store())
-        rate = forecast.matmul_rate(settings.dtype, recipe.threads)
+        rate = speed.measured_matmul_rate(self.world.device, DTYPES[settings.dtype])
         flops = cost.flops_per_token(cost.shape_of(self.model), settings)
         plain: Any = unwrapped(self.model)
         vocabulary = plain.config.get_text_config().vocab_size
-        learner = Learner(self.model, vocabulary, settings)
+        with in_task(self.model, 0):  # it looks once at what the model gives
+            learner = Learner(self.model, vocabulary, settings)
         self.head = learner.head
+        facts = {"tokens": plan.tokens, "flops": flops.total, "processes": self.world.size}
+        self.say(f"{self.name}: {speed.prepare(learner, settings, facts, self.world.device)}")
         tracker = None
         if recipe.tracker != "none" and self.world.first:
             tracker = trackers.open_tracker(
@@ -181,8 +202,8 @@ class _Stage:
         job = Job(
             name=self.name, folder=self.folder, key=self.key, seed=recipe.seed, pad=self._pad(),
             settings=settings, say=self.say, world=self.world,
-            instruments=Instruments(heldout, self._on_task(dev), self.tokenizer),
-            tracker=tracker,
+            instruments=Instruments(self._on_task(heldout), self._on_task(dev), self.tokenizer),
+            tracker=tracker, width=learner.width,
             flops=flops.total, rate=rate * self.world.size,
         )  # fmt: skip
         self.model = None  # the learner holds it, and its weights may become shards
@@ -192,14 +213,14 @@ class _Stage:
             if tracker is not None:
                 tracker.close()
 
-    def _on_task(self, dev: Dev | None) -> Dev | None:
-        """The dev fold is measured as the task whose weights the stage hands on."""
-        if dev is None or not self.tasks:
-            return dev
+    def _on_task(self, meter: Callable[[Any, Any], Any] | None) -> Any:
+        """The stage is measured as the task whose weights it hands on."""
+        if meter is None or not self.tasks:
+            return meter
 
         def measure(model: Any, tokenizer: Any) -> Any:
             with in_task(model, self.merged_task()):
-                return dev(model, tokenizer)
+                return meter(model, tokenizer)
 
         return measure
 
@@ -230,8 +251,9 @@ class _Stage:
             # Training rounded the frozen weights to its dtype: merge into the parent's own, which
             # is also what the adapter folder gives when it is opened.
             outcome.model = model = None
+            device = self.world.device if method == "qlora" else "cpu"
             model, _ = base.load(
-                folder / "adapter", dtype=torch.float32, device="cpu", task=self.merged_task()
+                folder / "adapter", dtype=torch.float32, device=device, task=self.merged_task()
             )
         checkpoint.save_model(
             model, self.tokenizer, folder / "model", lineage=lineage, dtype=torch.float32
@@ -252,7 +274,7 @@ class _Stage:
             "parent_digest": model_digest(self.parent),
             "licence": base.describe(self.parent)["licence"],
             "data_sha256": manifest.sha256_file(self.data),
-            "attention": self._attention(),
+            "attention": reading(self.settings),
             "tasks": list(self.tasks),
             "steps": outcome.steps,
             "stopped": outcome.stopped,
@@ -266,10 +288,6 @@ class _Stage:
             "plan": self.plan_.facts(),
             **self.account.facts(),
         }
-
-    def _attention(self) -> str:
-        """How the weights want to be asked: a prefix once learned stays until causal training."""
-        return self.settings.attention
 
 
 def quarantine_of(data: Path, parent: Path, *, allow_leaks: bool) -> dict[str, Any]:
@@ -291,12 +309,6 @@ def quarantine_of(data: Path, parent: Path, *, allow_leaks: bool) -> dict[str, A
         kept_out &= set(before["quarantine"])
     leaks = not built.get("quarantined") or bool(before.get("leaks"))
     return {"quarantine": sorted(kept_out), "leaks": leaks}
-
-
-def set_threads(threads: int) -> None:
-    """CPU threads of torch; 0 keeps its default (all cores)."""
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def stage_pieces(

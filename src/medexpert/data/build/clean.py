@@ -201,20 +201,11 @@ class Cleaner:
         """Medical talk without greetings, names and advertising; None when that was all of it."""
         if isinstance(record, Document) or self.source.role == "replay":
             return record
-        from medexpert.data.construct import dialogue
-
-        fields = dict(record.fields)
-        changes: Counter[str] = Counter()
-        if record.kind == "conversation":
-            fields["messages"], changes = dialogue.tidy(fields["messages"])
-        elif record.kind == "qa":
-            for name in ("question", "answer"):
-                fields[name], found = dialogue.tidy_text(fields[name])
-                changes += found
+        fields, changes = tidied(record)
         if not changes:
             return record
         self.counts.changed.update(changes)
-        spoken = [name for name in ("messages", "question", "answer") if name in fields]
+        spoken = [n for n in ("messages", "question", "answer", "rejected") if n in fields]
         return replace(record, fields=fields) if all(fields[name] for name in spoken) else None
 
     def _hit(self, record: Document | Example, words: grams.Hashes) -> Hit | None:
@@ -270,6 +261,47 @@ class Cleaner:
             **more,
         }
         self._drops.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+
+def tidied(record: Example) -> tuple[dict[str, Any], Counter[str]]:
+    """The fields of a conversation or a question without courtesies, and what went, by kind.
+
+    The `rejected` answer of a preference pair is tidied as the chosen one is, or "no greeting"
+    would be what is learned from the pair; it is "" when it no longer answers the same turns.
+    """
+    from medexpert.data.construct import dialogue
+
+    fields = dict(record.fields)
+    changes: Counter[str] = Counter()
+    rejected = fields.get("rejected")
+    if record.kind == "conversation":
+        given = fields["messages"]
+        fields["messages"], changes = dialogue.tidy(given)
+        if rejected is not None:
+            text = isinstance(rejected, str)
+            other = [*given[:-1], {**given[-1], "content": rejected}] if text else [
+                *rejected.get("messages", given)
+            ]  # fmt: skip
+            turns, found = dialogue.tidy(other)
+            changes += found
+            same = turns[:-1] == fields["messages"][:-1] and len(turns) == len(fields["messages"])
+            if not (turns and same):
+                fields["rejected"] = ""
+            else:
+                fields["rejected"] = turns[-1]["content"] if text else {"messages": turns}
+    elif record.kind == "qa":
+        for name in ("question", "answer"):
+            fields[name], found = dialogue.tidy_text(fields[name])
+            changes += found
+        if isinstance(rejected, str):
+            fields["rejected"], found = dialogue.tidy_text(rejected)
+            changes += found
+        elif rejected is not None:
+            parts = {name: dialogue.tidy_text(text) for name, text in rejected.items()}
+            changes += sum((found for _, found in parts.values()), Counter())
+            emptied = not all(text for text, _ in parts.values())
+            fields["rejected"] = "" if emptied else {n: text for n, (text, _) in parts.items()}
+    return fields, changes
 
 
 def name_of(identifier: str) -> int:

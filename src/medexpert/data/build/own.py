@@ -11,6 +11,7 @@ from medexpert.records import Example, UserError, from_mapping, unknown_name
 _ASKED = {"question": str, "answer": str}
 _CHOICE = {"question": str, "options": dict, "answer_idx": str, "explanation": str}
 _TASK = {"question": str, "contexts": list, "answer": str}
+_VERDICT = {"evidence": str, "question": str}
 SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "chat.qa": ("qa", _ASKED),
     "chat.reasoning": ("reasoning", {**_ASKED, "rationale": str}),
@@ -19,8 +20,17 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "chat.conversation": ("conversation", {"messages": list}),
     "pubmedqa.lm_eval": ("task", _TASK),
     "pubmedqa.question_only": ("task", _TASK),
+    "pubmedqa.reasoning_free": ("task", {**_ASKED, "long_answer": str}),
+    "direct.choices": ("task", {**_VERDICT, "choices": list, "answer": str}),
+    "voc.ptrue": ("task", {**_VERDICT, "choice": str, "rationale": str, "answer": str}),
+    "voc.verify": ("task", {**_VERDICT, "rationales": list, "answer": str}),
 }
-"""Template -> the kind of its examples and the fields that it needs."""
+"""Template -> the kind of its examples and the fields that it needs.
+
+All templates with something to learn; voc.hypothesise and voc.contradict only ask.
+"""
+TEXTS = ("contexts", "choices")
+"""Lists of strings."""
 ROLES = ("user", "assistant", "system")
 
 
@@ -44,6 +54,8 @@ def own_example(where: str, row: Mapping[str, Any]) -> Iterator[Example]:
             _turn(turn, where)
     if kind == "mcq":
         _answer(fields, where)
+    if "rejected" in fields:
+        _rejected(fields, needed, where)
     ids = object_of(row.get("ids", {}), "field 'ids'", where)
     texts = {str(name): str(value) for name, value in ids.items()}
     yield from_mapping(Example, {**row, "fields": dict(fields), "ids": texts}, where=where)
@@ -54,13 +66,42 @@ def _check(fields: Mapping[str, Any], name: str, wanted: type, where: str) -> No
         text_of(fields, name, where)
     elif wanted is list:
         items = list_of(fields, name, where)
-        if name == "contexts" and not all(isinstance(item, str) for item in items):
-            raise UserError("contexts: a list of strings is expected", where=where)
+        if name in TEXTS and not all(isinstance(item, str) for item in items):
+            raise UserError(f"{name}: a list of strings is expected", where=where)
+        if name == "rationales" and not all(map(_is_pair, items)):
+            raise UserError(f"{name}: a list of [choice, rationale] is expected", where=where)
     else:
         options = object_of(fields.get(name), f"field {name!r}", where)
         wrong = next((value for value in options.values() if not isinstance(value, str)), None)
         if wrong is not None:
             raise UserError(f"{name}: strings are expected, not {kind_of(wrong)}", where=where)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
+
+
+def _rejected(fields: Mapping[str, Any], needed: Mapping[str, type], where: str) -> None:
+    """A preference pair: `rejected` is a text in place of the answer, or an object of fields."""
+    rejected = fields["rejected"]
+    if isinstance(rejected, str):
+        place = next((name for name in ("answer", "answer_idx") if name in needed), "")
+        other = {**fields, place: rejected}
+    elif isinstance(rejected, dict) and rejected:
+        for name in rejected:
+            if name not in needed:
+                raise unknown_name("field in 'rejected'", name, needed, where=where)
+            _check(rejected, name, needed[name], where)
+        other = {**fields, **rejected}
+    else:
+        found = "an empty object" if rejected == {} else kind_of(rejected)
+        raise UserError(
+            f"field 'rejected': {found}", where=where, allowed="a string, or an object of fields"
+        )
+    for turn in other.get("messages", ()):
+        _turn(turn, where)
+    if "answer_idx" in needed:
+        _answer(other, where)
 
 
 def _turn(turn: Any, where: str) -> None:

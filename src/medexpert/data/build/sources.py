@@ -139,8 +139,11 @@ def stamp(record: Document | Example, entry: SourceEntry) -> Document | Example:
 
 
 def styled(example: Example, seed: int) -> Example:
-    """Multi-choice answers in two styles, half and half by hash: the label, or reason first."""
-    if example.kind != "mcq":
+    """Multi-choice answers in two styles, half and half by hash: the label, or reason first.
+
+    A preference pair keeps its template: `rejected` was written for that one.
+    """
+    if example.kind != "mcq" or "rejected" in example.fields:
         return example
     reason = example.fields["explanation"] and rank(seed, example.id)[0] % 2
     return replace(example, template="chat.mcq_reason" if reason else "chat.mcq_label")

@@ -11,14 +11,13 @@ from typing import Any
 
 from medexpert.model.adapters import lora, quantised
 from medexpert.model.adapters.freeze import freeze
-from medexpert.recipe_train import Lora, Stage
+from medexpert.recipe_train import Stage
 
 __all__ = ["ADAPTERS", "begin_step", "freeze", "routing_facts", "tasks"]
 
 
-def _lora(model: Any, settings: Stage | Lora, seed: int, tasks: Sequence[str] = ()) -> Any:
-    chosen = settings.lora if isinstance(settings, Stage) else settings
-    return lora.add_lora(model, chosen, seed)
+def _lora(model: Any, settings: Stage, seed: int, tasks: Sequence[str] = ()) -> Any:
+    return lora.add_lora(model, settings.lora, seed)
 
 
 def _dora(model: Any, settings: Stage, seed: int, tasks: Sequence[str] = ()) -> Any:

@@ -1,0 +1,194 @@
+"""A user's own examples: every template with something to learn, and preference pairs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invented import prose
+
+from medexpert.data import dedup
+from medexpert.data.build import build
+from medexpert.data.build.clean import tidied
+from medexpert.data.build.own import SHAPES, own_example
+from medexpert.data.build.sources import styled
+from medexpert.prompt import template
+from medexpert.recipe import Run
+from medexpert.records import Example, UserError, to_json
+
+Make = Callable[..., Run]
+ASKED = {"question": "Does it help?", "answer": "yes"}
+CHOICE = {"question": "Which?", "options": {"A": "x", "B": "y"}, "answer_idx": "A"}
+VERDICT = {"question": "Does it help?", "evidence": "Nine of ten.", "answer": "yes"}
+TALK = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
+FIELDS: dict[str, dict[str, Any]] = {
+    "chat.qa": ASKED,
+    "chat.reasoning": {**ASKED, "rationale": "Nine of ten were helped."},
+    "chat.mcq_label": {**CHOICE, "explanation": ""},
+    "chat.mcq_reason": {**CHOICE, "explanation": "x it is."},
+    "chat.conversation": TALK,
+    "pubmedqa.lm_eval": {**ASKED, "contexts": ["Nine of ten."]},
+    "pubmedqa.question_only": {**ASKED, "contexts": []},
+    "pubmedqa.reasoning_free": {**ASKED, "long_answer": "It helps most."},
+    "direct.choices": {**VERDICT, "choices": ["yes", "no"]},
+    "voc.ptrue": {**VERDICT, "choice": "yes", "rationale": "Nine of ten."},
+    "voc.verify": {**VERDICT, "rationales": [["yes", "Nine of ten."], ["no", "One was not."]]},
+}
+
+
+def row(name: str, **more: Any) -> dict[str, Any]:
+    fields = {**FIELDS[name], **more}
+    return {
+        "id": "1", "source": "mine", "kind": SHAPES[name][0], "template": name, "fields": fields,
+    }  # fmt: skip
+
+
+def refusal(given: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as error:
+        list(own_example("f:1", given))
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(SHAPES))
+def test_what_a_template_needs_is_what_a_row_must_have(name: str) -> None:
+    (example,) = own_example("f:1", row(name))
+    segments = template.render(name, example.fields, chat=template.ChatFormat(template.PLAIN_CHAT, ""))
+    assert any(segment.learn and segment.text.strip() for segment in segments)
+    for field in SHAPES[name][1]:
+        given = row(name)
+        del given["fields"][field]
+        refusal(given)
+        assert field in refusal(row(name, **{field: 3}))
+
+
+def test_every_template_that_teaches_is_among_them() -> None:
+    given = {name for name in template.names() if not template.lookup(name).learned}
+    asks = {name for name in given if template.CUE in template.lookup(name).given}
+    assert set(SHAPES) == set(template.names()) - asks
+
+
+def test_lists_hold_what_the_template_prints() -> None:
+    assert "choices: a list of strings" in refusal(row("direct.choices", choices=["yes", 3]))
+    for wrong in (["yes"], [["yes"]], [["yes", 3]], [{"yes": "so"}]):
+        told = refusal(row("voc.verify", rationales=wrong))
+        assert "rationales: a list of [choice, rationale]" in told
+
+
+def test_a_rejected_answer_is_checked_as_the_answer_is() -> None:
+    both: dict[str, Any] = {"rationale": "One was not.", "answer": "no"}
+    for name, rejected in [
+        ("chat.qa", "no"), ("chat.reasoning", both), ("chat.mcq_label", "B"),
+        ("chat.mcq_reason", {"answer_idx": "B", "explanation": "y it is."}),
+        ("chat.conversation", "Hm."), ("chat.conversation", TALK),
+        ("pubmedqa.lm_eval", "no"), ("voc.ptrue", "no"),
+    ]:  # fmt: skip
+        (example,) = own_example("f:1", row(name, rejected=rejected))
+        assert example.fields["rejected"] == rejected
+    wrong: Any
+    for wrong, told in [(None, "null"), (3, "a number"), (["no"], "a list"), ({}, "an empty obj")]:
+        assert f"field 'rejected': {told}" in refusal(row("chat.qa", rejected=wrong))
+    assert "unknown field in 'rejected' 'anwser'; allowed: answer, question; did you mean" in (
+        refusal(row("chat.qa", rejected={"anwser": "no"}))
+    )
+    assert "a string is expected" in refusal(row("chat.qa", rejected={"answer": 3}))
+    assert "'C' names no option" in refusal(row("chat.mcq_label", rejected="C"))
+    assert "a message" in refusal(row("chat.conversation", rejected={"messages": ["So."]}))
+
+
+# -- what a build does with pairs --------------------------------------------------------------
+
+
+def example(name: str, **more: Any) -> Example:
+    return next(own_example("f:1", row(name, **more)))
+
+
+def test_a_pair_keeps_its_template() -> None:
+    plain = example("chat.mcq_reason")
+    seeds = range(20)
+    assert {styled(plain, s).template for s in seeds} == {"chat.mcq_label", "chat.mcq_reason"}
+    for name in ("chat.mcq_label", "chat.mcq_reason"):
+        pair = example(name, explanation="x it is.", rejected="B")
+        assert {styled(pair, s).template for s in seeds} == {name}
+
+
+GREETED = "Hello. Take it with water. Thank you for your question."
+
+
+def test_both_answers_lose_their_courtesies() -> None:
+    fields, changes = tidied(example("chat.qa", answer="Take it with water.", rejected=GREETED))
+    assert (fields["answer"], fields["rejected"]) == ("Take it with water.",) * 2
+    assert changes["greeting"] == 1
+    fields, _ = tidied(example("chat.qa", rejected={"answer": GREETED}))
+    assert fields["rejected"] == {"answer": "Take it with water."}
+    untouched = example("chat.qa", rejected="no")
+    assert tidied(untouched) == (dict(untouched.fields), Counter())
+
+
+def test_so_does_the_last_turn_of_a_conversation() -> None:
+    asked = {"role": "user", "content": "Hi doctor, how do I take it?"}
+    turns = [asked, {"role": "assistant", "content": "With water."}]
+    rejected: Any
+    for rejected in (GREETED, {"messages": [asked, {"role": "assistant", "content": GREETED}]}):
+        fields, _ = tidied(example("chat.conversation", messages=turns, rejected=rejected))
+        said = fields["rejected"] if isinstance(rejected, str) else (
+            fields["rejected"]["messages"][-1]["content"]
+        )  # fmt: skip
+        assert said == "Take it with water."
+        assert "Hi" not in fields["messages"][0]["content"]
+        if not isinstance(rejected, str):
+            assert fields["rejected"]["messages"][:-1] == fields["messages"][:-1]
+
+
+def test_a_pair_of_which_one_answer_was_courtesy_alone_is_dropped(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    thanks = {"role": "assistant", "content": "Thank you for your question."}
+    asked = {"role": "user", "content": "How do I take it, with water or with milk, and when?"}
+    long = "With a glass of water in the morning, half an hour before the first meal of the day."
+    rows = [
+        Example("rejected", "m", "qa", "chat.qa", {**ASKED, "answer": long, "rejected": GREETED}),
+        Example("empty", "m", "qa", "chat.qa", {
+            "question": "And at night?", "answer": long[20:], "rejected": thanks["content"],
+        }),
+        Example("last", "m", "conversation", "chat.conversation", {
+            "messages": [asked, thanks], "rejected": long,
+        }),
+        Example("other", "m", "conversation", "chat.conversation", {
+            "messages": [asked, {"role": "assistant", "content": long}],
+            "rejected": thanks["content"],
+        }),
+    ]  # fmt: skip
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(to_json, rows)) + "\n")
+    made(
+        make_recipe(instruct=[{"source": "own-examples", "path": str(path)}]), tmp_path / "out"
+    )  # fmt: skip
+    kept = [json.loads(line) for line in (tmp_path / "out/instruct.jsonl").open()]
+    assert [line["id"] for line in kept] == ["rejected"]
+    assert kept[0]["fields"]["rejected"] == "Take it with water."
+    gone = {drop["id"]: drop["reason"] for drop in drops(tmp_path / "out")}
+    assert gone == dict.fromkeys(("empty", "last", "other"), "only_courtesies")
+
+
+def test_pairs_with_other_rejected_answers_are_other_items(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    asked = {"question": "Why?", "answer": prose(1, 20)}
+    wrongs = ["It is the weather.", "It is the moon.", "It is  THE moon.", {"answer": "No one."}]
+    rows = [
+        Example(str(n), "m", "qa", "chat.qa", {**asked, "rejected": wrong})
+        for n, wrong in enumerate(wrongs)
+    ]
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(to_json, rows)) + "\n")
+    sources = [{"source": "own-examples", "path": str(path)}]
+    made(make_recipe(instruct=sources), tmp_path / "out")
+    kept = [json.loads(line)["id"] for line in (tmp_path / "out/instruct.jsonl").open()]
+    assert len(kept) == 3
+    assert {"0", "3"} < set(kept)
+    assert len({dedup.detail([], r) for r in rows}) == 4
