@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from medexpert import __version__
+from medexpert import __version__, launch
 from medexpert.door import RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
 from medexpert.records import UserError, unknown_name
@@ -125,7 +125,8 @@ def train(
         raise UserError(f"stage {stage} is switched off in this recipe", where=str(recipe))
     pipeline.require_inputs(stage)
     pipeline.run([pipeline.stage_step(stage)])
-    print(pipeline.root / stage / "model")
+    if launch.rank() == 0:
+        print(pipeline.root / stage / "model")
 
 
 @app.command()

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medexpert import launch
+
 RecipeArg = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="a recipe file (.toml) or folder")
 ]
@@ -21,7 +23,12 @@ _STARTED = time.monotonic()
 
 
 def say(line: str) -> None:
-    """One progress line on standard error, with the minutes and seconds since the start."""
+    """One progress line on standard error, with the minutes and seconds since the start.
+
+    Of several training processes only the first one speaks.
+    """
+    if launch.rank():
+        return
     minutes, seconds = divmod(int(time.monotonic() - _STARTED), 60)
     print(f"[{minutes:3d}:{seconds:02d}] {line}", file=sys.stderr, flush=True)
 

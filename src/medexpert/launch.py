@@ -46,7 +46,16 @@ def train(stage: str, root: Path, processes: int) -> None:
         f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
         str(root / "recipe.json"),
     ]  # fmt: skip
-    child = subprocess.Popen(command, env={**os.environ, HELD: str(root.resolve())})
+    # torchrun kills its processes 30 s after it was told to stop: too soon for a checkpoint.
+    patience = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    child = subprocess.Popen(
+        command,
+        env={
+            **os.environ,
+            HELD: str(root.resolve()),
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": patience,
+        },
+    )
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -99,7 +99,18 @@ def test_the_vocabulary_imports_no_room(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["__init__", "__main__", "door", "door_data", "pipeline", "check", "verbs", "construct_verbs"],
+    [
+        "__init__",
+        "__main__",
+        "door",
+        "door_data",
+        "pipeline",
+        "check",
+        "verbs",
+        "construct_verbs",
+        "instruments",
+        "launch",
+    ],
 )
 def test_the_door_imports_rooms_lazily(name: str) -> None:
     top = ours(imports(SOURCE / f"{name}.py", top_level_only=True))

@@ -212,11 +212,3 @@ def test_a_batch_may_have_rows_of_padding_only_and_refuses_a_long_row() -> None:
     assert (batch.padding, batch.loss_tokens) == (8, 4)
     with pytest.raises(ValueError, match="row of 4 tokens in a batch of width 3"):
         collate([[Piece(ids, ids)]], pad=0, width=3)
-
-
-def test_rows_are_found_under_their_former_address() -> None:
-    from medexpert.train import batches, rows
-
-    assert (batches.Plan, batches.pack) == (rows.Plan, rows.pack)
-    with pytest.raises(AttributeError, match="no attribute 'Pack'"):
-        batches.Pack  # noqa: B018

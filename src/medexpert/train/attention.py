@@ -106,9 +106,7 @@ def packed_attention(
     return out, kept
 
 
-def _prefix_of(
-    prefix: torch.Tensor | None, row: int, first: int, last: int
-) -> torch.Tensor | None:
+def _prefix_of(prefix: torch.Tensor | None, row: int, first: int, last: int) -> torch.Tensor | None:
     """The prefix of an item, None where it has none (then it is plain causal)."""
     found = None if prefix is None else prefix[row, first:last]
     return found if found is not None and bool(found.any()) else None

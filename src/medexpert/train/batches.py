@@ -15,17 +15,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medexpert.prompt.template import Segment
-
-if TYPE_CHECKING:  # they are found here too, see __getattr__
-    from medexpert.train.rows import Plan as Plan
-    from medexpert.train.rows import pack as pack
 
 IGNORE = -100
 TOGETHER = 64
@@ -277,12 +273,3 @@ def collate(rows: Sequence[Sequence[Piece]], pad: int, width: int = 0) -> Batch:
         reference=torch.tensor(reference, dtype=torch.float32),
         padding=padding,
     )
-
-
-def __getattr__(name: str) -> Any:
-    """`Plan` and `pack`, which are in `rows.py`, under their former address."""
-    if name in ("Plan", "pack"):
-        from medexpert.train import rows
-
-        return getattr(rows, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,10 +64,10 @@ def rendered(example: Example, chat: ChatFormat, where: str) -> list[list[Segmen
 def admitted(piece: Piece, length: int, account: Account) -> bool:
     """Whether the piece is learned from; counted either way, never cut."""
     if len(piece) > length:
-        account.dropped["longer than sequence_length"] += 1
+        account.drop(piece, "longer than sequence_length")
         return False
     if not (piece.targets != IGNORE).any():
-        account.dropped["nothing to learn"] += 1
+        account.drop(piece, "nothing to learn")
         return False
     account.add(piece)
     return True

@@ -36,7 +36,8 @@ def stream(
     """The stage's documents as pieces of at most `length` tokens, in file order.
 
     With a `cap` (0 = none) only as many are read as give that many tokens: the mix keeps its shares
-    in every prefix of the file. `infill` cuts its share of the documents into blanks.
+    in every prefix of the file. `infill` cuts its share of the documents into blanks; where its
+    last part begins is the account's `fence`.
     """
     texts = (document.text for document in read_jsonl(path, Document))
     if infill is None or not infill.settings.on:
@@ -51,13 +52,14 @@ def stream(
         done = max(number / total if total else 0.0, account.tokens / cap if cap else 0.0)
         annealing = anneal > 0 and done >= 1 - anneal
         if annealing and infill.anneal_from is None:
-            infill.anneal_from = made
+            infill.anneal_from = account.fence = made
         tokens = [*ids, eos]
         parts = infill.pieces(text, tokens, number=number, length=length, annealing=annealing)
         parts = parts or id_pieces(tokens, length)
         account.add_item(parts)
         made += len(parts)
         yield from parts
+    account.objectives.update(infill.counts)
 
 
 def pieces(

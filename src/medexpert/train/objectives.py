@@ -115,9 +115,7 @@ class _LinearLogProbs(torch.autograd.Function):
 class _Gradients:
     """Gradients of hidden and weight, summed over blocks of logits' slopes."""
 
-    def __init__(
-        self, hidden: torch.Tensor, weight: torch.Tensor, needs: tuple[bool, ...]
-    ) -> None:
+    def __init__(self, hidden: torch.Tensor, weight: torch.Tensor, needs: tuple[bool, ...]) -> None:
         self._inputs = hidden, weight
         self.hidden = torch.zeros_like(hidden) if needs[0] else None
         self.weight: torch.Tensor | None = None

@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ from medexpert.train.optim import Masters, Weights, cast, parameter_groups, scal
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: the first one may tokenise a large corpus alone."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def open_world() -> Iterator[World]:
         yield World(0, 1, local_rank, device)
         return
     # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(rank, size, local_rank, device)
     finally:

@@ -143,10 +143,11 @@ class Plan:
     row. `epochs` passes, the last one cut where it is a fraction; `max_tokens` (0 = no cap) ends
     the plan with the first row that reaches it. Step k reads rows k*rows_per_step ..., of all
     processes together. `shuffle`: pieces in a new order each epoch; else in the given one. Rows of
-    a packing window are always shuffled, or length would follow the place in training.
-    `by_task`: a row, and a micro-batch, holds pieces of one task. `unit`: what a step's loss is a
-    mean over. `fence` (0 = none): the pieces before this number are read before the others, and no
-    row holds both; only without `shuffle` and `by_task`, else ValueError. Raises UserError without pieces, ValueError when one is longer than a row.
+    a packing window are always shuffled, or length would follow the place in training. `by_task`: a
+    row, and a micro-batch, holds pieces of one task. `unit`: what a step's loss is a mean over.
+    `fence` (0 = none): the pieces before this number are read before the others, and no row holds
+    both; only without `shuffle` and `by_task`, else ValueError. Raises UserError without pieces,
+    ValueError when one is longer than a row.
     """
 
     def __init__(

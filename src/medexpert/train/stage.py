@@ -169,6 +169,7 @@ class _Stage:
             shuffle=self.name != "knowledge",
             by_task=settings.method == "cpoly",
             unit="piece" if settings.objective == "preference" else "token",
+            fence=self.account.fence,
         )
         lost = ", ".join(f"{n} {why}" for why, n in self.account.dropped.items())
         self.say(
@@ -185,7 +186,7 @@ class _Stage:
         recipe, settings = self.recipe, self.settings
         self.plan_ = plan = self.plan(self.store())
         rate = speed.measured_matmul_rate(self.world.device, DTYPES[settings.dtype])
-        flops = cost.flops_per_token(cost.shape_of(self.model), settings)
+        flops = cost.flops_per_token(cost.read_shape(self.parent), settings)
         plain: Any = unwrapped(self.model)
         vocabulary = plain.config.get_text_config().vocab_size
         with in_task(self.model, 0):  # it looks once at what the model gives
@@ -196,8 +197,8 @@ class _Stage:
         tracker = None
         if recipe.tracker != "none" and self.world.first:
             tracker = trackers.open_tracker(
-                recipe.tracker, self.folder / "tracker", f"{recipe.name}-{self.name}",
-                settings.model_dump(mode="json"),
+                recipe.tracker, self.folder.parent / "trackers", f"{recipe.name}-{self.name}",
+                settings.model_dump(mode="json"), self.say,
             )  # fmt: skip
         job = Job(
             name=self.name, folder=self.folder, key=self.key, seed=recipe.seed, pad=self._pad(),
@@ -243,6 +244,8 @@ class _Stage:
         for old in ("adapter", "tasks"):  # of earlier settings
             shutil.rmtree(folder / old, ignore_errors=True)
         model = outcome.model
+        if method == "full" and self.settings.freeze:
+            model = self._with_still_weights(model)
         if method != "full":
             facts["routing"] = routing_facts(model)
             checkpoint.save_adapter(model, folder / "adapter", lineage=lineage)
@@ -259,6 +262,16 @@ class _Stage:
             model, self.tokenizer, folder / "model", lineage=lineage, dtype=torch.float32
         )
         return _finish(folder, self.key, facts)
+
+    def _with_still_weights(self, trained: Any) -> Any:
+        """The trained weights beside the frozen ones as they were: training had rounded those."""
+        moved = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+        model, _ = self._open()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in moved:
+                    parameter.copy_(moved[name])
+        return model
 
     def _facts(self, outcome: Outcome) -> dict[str, Any]:
         recipe, progress = self.recipe, asdict(outcome.progress)

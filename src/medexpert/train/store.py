@@ -31,7 +31,7 @@ from medexpert.records import UserError
 from medexpert.train.batches import IGNORE, Account, Piece
 
 Say = Callable[[str], None]
-FORMAT = 1
+FORMAT = 2
 COLUMNS = {
     "inputs": "<i4", "targets": "<i4", "ends": "<i8", "targets_of": "<i4", "prefix": "<i4",
     "task": "<i4", "breaks": "<i4", "breaks_of": "<i8", "reference": "<f8", "reference_of": "<i8",

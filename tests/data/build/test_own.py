@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from invented import prose
-
 from medexpert.data import dedup
 from medexpert.data.build import build
 from medexpert.data.build.clean import tidied
@@ -57,7 +56,7 @@ def refusal(given: dict[str, Any]) -> str:
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_what_a_template_needs_is_what_a_row_must_have(name: str) -> None:
     (example,) = own_example("f:1", row(name))
-    segments = template.render(name, example.fields, chat=template.ChatFormat(template.PLAIN_CHAT, ""))
+    segments = template.render(name, example.fields, chat=template.ChatFormat(""))
     assert any(segment.learn and segment.text.strip() for segment in segments)
     for field in SHAPES[name][1]:
         given = row(name)
@@ -98,6 +97,16 @@ def test_a_rejected_answer_is_checked_as_the_answer_is() -> None:
     assert "a string is expected" in refusal(row("chat.qa", rejected={"answer": 3}))
     assert "'C' names no option" in refusal(row("chat.mcq_label", rejected="C"))
     assert "a message" in refusal(row("chat.conversation", rejected={"messages": ["So."]}))
+
+
+def made(recipe: Run, folder: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows kept, and id -> reason of those dropped."""
+    build(recipe, folder, key="k", progress=lambda line: None)
+    kept, gone = (
+        [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        for name in ("instruct.jsonl", "drops.jsonl")
+    )
+    return kept, {row["id"]: row["reason"] for row in gone}
 
 
 # -- what a build does with pairs --------------------------------------------------------------
@@ -165,13 +174,11 @@ def test_a_pair_of_which_one_answer_was_courtesy_alone_is_dropped(
     ]  # fmt: skip
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(to_json, rows)) + "\n")
-    made(
+    kept, gone = made(
         make_recipe(instruct=[{"source": "own-examples", "path": str(path)}]), tmp_path / "out"
-    )  # fmt: skip
-    kept = [json.loads(line) for line in (tmp_path / "out/instruct.jsonl").open()]
+    )
     assert [line["id"] for line in kept] == ["rejected"]
     assert kept[0]["fields"]["rejected"] == "Take it with water."
-    gone = {drop["id"]: drop["reason"] for drop in drops(tmp_path / "out")}
     assert gone == dict.fromkeys(("empty", "last", "other"), "only_courtesies")
 
 
@@ -187,8 +194,7 @@ def test_pairs_with_other_rejected_answers_are_other_items(
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(to_json, rows)) + "\n")
     sources = [{"source": "own-examples", "path": str(path)}]
-    made(make_recipe(instruct=sources), tmp_path / "out")
-    kept = [json.loads(line)["id"] for line in (tmp_path / "out/instruct.jsonl").open()]
+    kept = [line["id"] for line in made(make_recipe(instruct=sources), tmp_path / "out")[0]]
     assert len(kept) == 3
     assert {"0", "3"} < set(kept)
     assert len({dedup.detail([], r) for r in rows}) == 4

@@ -279,13 +279,11 @@ def tidied(record: Example) -> tuple[dict[str, Any], Counter[str]]:
         fields["messages"], changes = dialogue.tidy(given)
         if rejected is not None:
             text = isinstance(rejected, str)
-            other = [*given[:-1], {**given[-1], "content": rejected}] if text else [
-                *rejected.get("messages", given)
-            ]  # fmt: skip
-            turns, found = dialogue.tidy(other)
-            changes += found
-            same = turns[:-1] == fields["messages"][:-1] and len(turns) == len(fields["messages"])
-            if not (turns and same):
+            last = [*given[:-1], {**given[-1], "content": rejected}] if text else []
+            turns, found = dialogue.tidy(last or rejected["messages"])
+            changes |= found  # the turns before are in both
+            chosen = fields["messages"]
+            if not turns or turns[:-1] != chosen[:-1] or len(turns) != len(chosen):
                 fields["rejected"] = ""
             else:
                 fields["rejected"] = turns[-1]["content"] if text else {"messages": turns}
