@@ -10,9 +10,10 @@ hit: reading, tokenising, training, writing a checkpoint, saving the model.
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import os
 import random
+import shutil
 import signal
 import statistics
 import sys
@@ -21,23 +22,33 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tiny
+from medexpert.recipe import StageName
 
-KINDS: dict[str, list[str]] = {
-    "full": ["knowledge.meter.at=[0.0, 0.5, 1.0]"],
-    "infill": ["knowledge.infill.suffix=0.4", "knowledge.infill.words=0.3"],
-    "lora": ['knowledge.method="lora"'],
-    "bf16-spikes": ["knowledge.spike=2.0", "knowledge.skips=100"],
+KINDS: dict[str, tuple[StageName, list[str]]] = {
+    "full": ("knowledge", ["meter.at=[0.0, 0.5, 1.0]"]),
+    "infill": ("knowledge", ["infill.suffix=0.4", "infill.words=0.3"]),
+    "lora": ("knowledge", ['method="lora"']),
+    "bf16-spikes": ("knowledge", ["spike=2.0", "skips=100"]),
+    "cpoly": ("adapt", ['method="cpoly"']),
+    "preference": ("adapt", ['method="lora"', 'objective="preference"']),
 }
-"""Settings of the stages that are killed, by name."""
+"""Stage and settings of what is killed, by name."""
 COMMON = [
-    "knowledge.checkpoint_every=1", "knowledge.max_tokens=0", "knowledge.epochs=4",
-    "knowledge.sequence_length=128", 'knowledge.compile="off"', "threads=1",
+    "checkpoint_every=1", "max_tokens=0", "epochs=1", "sequence_length=128", "rows_per_step=2",
+    'compile="off"',
 ]  # fmt: skip
+
+
+IMPORTED = (
+    "medexpert.train.stage", "medexpert.instruments", "medexpert.engines.local",
+    "medexpert.evaluate.while_training", "medexpert.model.adapters.cpoly", "peft",
+    "transformers.models.llama.modeling_llama", "safetensors.torch",
+)  # fmt: skip
+"""Imported before forking: no kill is spent on imports. None of them starts a thread."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +61,49 @@ class Killed:
     equal: bool
 
 
-def prepared(folder: Path, kind: str) -> tuple[Any, Callable[[Path], None]]:
-    """(recipe, a function that trains its knowledge stage into a folder), data built."""
+def prepared(folder: Path, kind: str) -> Callable[[Path], None]:
+    """A function that trains a stage of this kind into a folder; its data are built."""
     from medexpert.pipeline import Pipeline
     from medexpert.recipe import load
 
+    name, settings = KINDS[kind]
     path = folder / f"{kind}.toml"
     path.write_text(tiny.RECIPE.format(run=folder / kind, base=folder / "base"))
-    recipe = load(path, [*COMMON, *KINDS[kind]])
+    recipe = load(path, ["threads=1", *(f"{name}.{line}" for line in [*COMMON, *settings])])
     pipeline = Pipeline(recipe, lambda line: None)
-    pipeline.run([pipeline.data_step()])
+    if name == "knowledge":
+        pipeline.run([pipeline.data_step()])
+    else:
+        answers(folder / kind / "data")
 
     def train(out: Path) -> None:
         from medexpert import instruments
         from medexpert.train.stage import run_stage
 
         run_stage(
-            recipe, "knowledge", parent=folder / "base", data=pipeline.data_file("knowledge"),
-            folder=out, key="k", say=_to(out), **instruments.of_stage(pipeline, "knowledge"),
+            recipe, name, parent=folder / "base", data=pipeline.data_file(name),
+            folder=out, key="k", say=_to(out), **instruments.of_stage(pipeline, name),
         )  # fmt: skip
 
-    return recipe, train
+    return train
+
+
+def answers(folder: Path) -> None:
+    """Questions of two templates, each with a rejected answer, as a stage's finished data."""
+    from medexpert import manifest
+    from medexpert.records import Example, to_json
+
+    rows = []
+    for n in range(20):
+        asked = {"question": f"Does drug {n} help?", "answer": "yes", "rejected": "no"}
+        read = {**asked, "contexts": [f"It helped {n} of 20 patients."]}
+        rows.append(Example(f"r{n}", "s", "task", "pubmedqa.lm_eval", read))
+        rows.append(Example(f"a{n}", "s", "qa", "chat.qa", asked))
+    path = folder / "adapt.jsonl"
+    folder.mkdir(parents=True)
+    path.write_text("".join(to_json(row) + "\n" for row in rows))
+    facts = {"quarantined": True, "quarantine": {}}
+    manifest.write_manifest(folder, key="d", files=[path], facts=facts)
 
 
 def _to(out: Path) -> Callable[[str], None]:
@@ -109,14 +142,15 @@ def ended(child: int, within: float) -> int | None:
         time.sleep(0.002)
 
 
-def weights(out: Path) -> bytes:
-    return (out / "model" / "model.safetensors").read_bytes()
+def weights(out: Path) -> dict[str, bytes]:
+    """All tensors that the stage saved: the model, the adapter, the tasks."""
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*.safetensors")}
 
 
 def campaign(kills: int, seed: int, folder: Path, say: Callable[[str], None]) -> list[Killed]:
     """Kill `kills` times in all, over the kinds in turn; every killed stage is then finished."""
-    import medexpert.train.stage  # imported before forking: no kill is spent on imports  # noqa: F401
-
+    for name in IMPORTED:
+        importlib.import_module(name)
     draw = random.Random(seed)
     tiny_base(folder / "base")
     done: list[Killed] = []
@@ -143,7 +177,7 @@ def void(value: object) -> None:
 
 def reference(folder: Path, kind: str) -> tuple[Callable[[Path], None], float]:
     """Train once without a kill; the seconds it took."""
-    _, train = prepared(folder, kind)
+    train = prepared(folder, kind)
     began = time.monotonic()
     status = ended(start(lambda: train(folder / f"{kind}-whole")), 300)
     if status != 0:
@@ -156,21 +190,28 @@ def one(
     kills: int,
 ) -> Killed:  # fmt: skip
     out = folder / f"{kind}-{draw.getrandbits(32):08x}"
+    said = out.parent / f"{out.name}.said"
     after: list[float] = []
     while len(after) < kills:
         child = start(lambda: train(out))
         wait = draw.uniform(0, seconds)
-        if ended(child, wait) is not None:  # it ended before: start over
-            import shutil
-
+        status = ended(child, wait)
+        if status is not None:  # it ended before: start over
+            if status:
+                raise RuntimeError(f"the {kind} stage failed after {after}: {status}")
             shutil.rmtree(out)
+            said.unlink(missing_ok=True)
+            after.clear()
             continue
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         after.append(round(wait, 3))
-    status = ended(start(lambda: train(out)), 300)
+    child = start(lambda: train(out))
+    status = ended(child, 300)
+    if status is None:
+        os.kill(child, signal.SIGKILL)
+        raise RuntimeError(f"the {kind} stage that was killed after {after} did not end")
     same = status == 0 and weights(out) == weights(folder / f"{kind}-whole")
-    said = out.parent / f"{out.name}.said"
     resumed = [
         int(line.split("after step ")[1].split()[0])
         for line in (said.read_text().splitlines() if said.exists() else [])

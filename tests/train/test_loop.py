@@ -17,7 +17,7 @@ import torch
 from medexpert.recipe_train import Meter, Stage
 from medexpert.records import UserError
 from medexpert.train.batches import Piece
-from medexpert.train.faults import Interrupted, out_of_memory
+from medexpert.train.faults import Interrupted, out_of_memory, repeatable
 from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner
 from medexpert.train.optim import Masters
@@ -374,6 +374,15 @@ def test_what_cannot_be_measured_is_an_error(
 ) -> None:
     with pytest.raises(UserError, match=message):
         go(tiny_model(), tmp_path, SETTINGS.model_copy(update={"meter": meter}))
+
+
+def test_a_kernel_that_does_not_repeat_is_one_line() -> None:
+    with repeatable(True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    told = r"put_ has no form that repeats.*deterministic = false"
+    with pytest.raises(UserError, match=told), repeatable(True):
+        torch.zeros(4).put_(torch.tensor([0]), torch.ones(1))
 
 
 def test_clock() -> None:

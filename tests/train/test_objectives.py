@@ -13,10 +13,12 @@ from medexpert.train.batches import IGNORE, Piece, collate
 from medexpert.train.objectives import (
     BLOCK,
     CHUNK,
+    Learner,
     causal,
     causal_any_head,
     choose_causal,
     chunked_cross_entropy,
+    target_logprobs,
 )
 
 
@@ -91,3 +93,32 @@ def test_accumulation_equals_the_large_batch(tiny_model: Callable[..., Any]) -> 
             (causal(model, collate([[p] for p in group], pad=0)) / total).backward()
         grads.append(model.model.layers[0].mlp.up_proj.weight.grad)
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+
+
+def test_log_probabilities_of_targets(tiny_model: Callable[..., Any]) -> None:
+    """Against the model's own logits, with gradients of a weighted sum."""
+    batch = random_batch(2, 30)
+    where = batch.targets != IGNORE
+    model = tiny_model()
+    weights = torch.randn(int(where.sum()))
+    found = []
+    for own in (False, True):
+        model.zero_grad()
+        if own:
+            logits = model(input_ids=batch.inputs, position_ids=batch.positions).logits[where]
+            log_p = torch.log_softmax(logits, -1).gather(-1, batch.targets[where][:, None])[:, 0]
+        else:
+            log_p = target_logprobs(model, batch)
+        (log_p * weights).sum().backward()
+        found.append((log_p.detach(), model.model.embed_tokens.weight.grad.clone()))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_without_targets_still_has_a_graph(tiny_model: Callable[..., Any]) -> None:
+    batch = random_batch(1, 20)
+    batch.targets[:] = IGNORE
+    model = tiny_model()
+    loss = Learner(model, 97)(batch, 1.0)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert target_logprobs(model, batch).shape == (0,)

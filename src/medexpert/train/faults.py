@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -85,6 +86,32 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (
         "out of memory" in text or "can't allocate memory" in text
     )
+
+
+@contextmanager
+def repeatable(wanted: bool) -> Iterator[None]:
+    """Only kernels that give the same bits every time; one that has no such form raises."""
+    before = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    if wanted:
+        # cuBLAS reads this when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        # Nothing here reads memory that it did not write; filling it first would cost time.
+        memory.fill_uninitialized_memory = False
+    try:
+        yield
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise UserError(
+            f"{str(error).split(' does not')[0]} has no form that repeats to the bit here",
+            where="deterministic", allowed="deterministic = false",
+        ) from None  # fmt: skip
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filled
 
 
 @dataclass

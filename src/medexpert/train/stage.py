@@ -26,6 +26,7 @@ from medexpert.recipe import Run, StageName
 from medexpert.records import UserError, digest
 from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
 from medexpert.train.batches import Account, Piece
+from medexpert.train.faults import repeatable
 from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import DTYPES, Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
@@ -209,7 +210,8 @@ class _Stage:
         )  # fmt: skip
         self.model = None  # the learner holds it, and its weights may become shards
         try:
-            return train(learner, plan, job)
+            with repeatable(settings.deterministic):
+                return train(learner, plan, job)
         finally:
             if tracker is not None:
                 tracker.close()

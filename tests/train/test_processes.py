@@ -1,0 +1,205 @@
+"""The real door under torchrun: any number of processes, one training.
+
+Every process is started here and waited for here; one computing thread each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from living import MARK, all_gone, living
+from medexpert.model import base
+from medexpert.pipeline import Pipeline
+from medexpert.recipe import load
+
+SETTINGS = [
+    'knowledge.dtype="float32"', 'knowledge.compile="off"', "knowledge.max_tokens=3000",
+    "knowledge.rows_per_step=4", "knowledge.checkpoint_every=1", "knowledge.checkpoints=4",
+]  # fmt: skip
+
+
+def sets(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in ("--set", line)]
+
+
+class Door:
+    """`medexpert` commands on one recipe, in folders of their own with the same data."""
+
+    def __init__(self, recipe: Callable[..., Path], lines: list[str], stage: str) -> None:
+        self.recipe, self.lines, self.stage = recipe, lines, stage
+        self.mark = uuid.uuid4().hex
+
+    def prepared(self, name: str) -> tuple[Path, Path]:
+        """(recipe, run folder), its data built."""
+        path = self.recipe(name)
+        pipeline = Pipeline(load(path, self.lines), lambda line: None)
+        if not (pipeline.root / "data" / "manifest.json").exists():
+            pipeline.run([pipeline.data_step()])
+        return path, pipeline.root
+
+    def start(self, path: Path, processes: int, *more: str) -> subprocess.Popen[str]:
+        """`medexpert train` in so many processes, under torchrun where there are several."""
+        launcher = [
+            "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        ] if processes > 1 else []  # fmt: skip
+        command = [
+            sys.executable, *launcher, "-m", "medexpert", "train", self.stage, str(path),
+            *sets([*self.lines, *more]),
+        ]  # fmt: skip
+        return begun(command, self.mark)
+
+    def train(self, name: str, processes: int, *more: str) -> Path:
+        """The stage's folder, trained to its end."""
+        path, root = self.prepared(name)
+        child = self.start(path, processes, *more)
+        _, told = child.communicate(timeout=300)
+        assert child.returncode == 0, told
+        return root / self.stage
+
+
+def begun(command: list[str], mark: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: mark,
+    }  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == "step"]
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return found
+
+
+def same_training(one: Path, two: Path, *, within: float = 1e-5) -> None:
+    """The same rows in the same steps, and losses and weights apart by rounding alone."""
+    first, second = log(one), log(two)
+    for name in ("step", "tokens", "loss_tokens", "learning_rate"):
+        assert [row[name] for row in first] == [row[name] for row in second]
+    losses = [[row["loss"] for row in rows] for rows in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=within)
+    a, b = (base.load(f / "model", dtype=torch.float32)[0].state_dict() for f in (one, two))
+    assert set(a) == set(b)
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=within)
+
+
+def reached(folder: Path, step: int, child: subprocess.Popen[str]) -> None:
+    """Wait until so many steps are in a checkpoint."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        done = [
+            int(p.name[5:]) for p in folder.glob("state/step-*") if (p / "manifest.json").is_file()
+        ]
+        if done and max(done) >= step:
+            return
+        assert child.poll() is None, child.communicate()[1]
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def test_two_processes_train_what_one_does(recipe: Callable[..., Path]) -> None:
+    door = Door(recipe, [*SETTINGS, "knowledge.max_tokens=1500"], "knowledge")
+    two = door.train("two", 2)
+    one = door.train("one", 1)
+    assert (facts(one)["processes"], facts(two)["processes"]) == (1, 2)
+    assert len(log(one)) >= 3
+    same_training(one, two)
+    assert all_gone(door.mark, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [1, 4])
+def test_killed_on_two_processes_it_goes_on_with_another_number(
+    recipe: Callable[..., Path], then: int
+) -> None:
+    door = Door(recipe, SETTINGS, "knowledge")
+    whole = door.train("whole", 1)
+    total = len(log(whole))
+    path, root = door.prepared("cut")
+    child = door.start(path, 2)
+    reached(root / "knowledge", total // 2, child)
+    for process in living(door.mark):  # the launcher first or last: all die
+        os.kill(process, signal.SIGKILL)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert not (root / "knowledge" / "manifest.json").exists()
+    assert all_gone(door.mark, 5)
+
+    child = door.start(path, then)
+    _, told = child.communicate(timeout=300)
+    assert child.returncode == 0, told
+    at = int(told.split("continuing after step ")[1].split()[0])
+    assert total // 2 <= at < total
+    same_training(whole, root / "knowledge")
+    assert facts(root / "knowledge")["processes"] == then
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ['adapt.method="lora"', "adapt.lora.dropout=0.0"],
+        ['adapt.method="cpoly"', "adapt.cpoly.dropout=0.0"],
+        ['adapt.method="lora"', "adapt.lora.dropout=0.0", 'adapt.sharding="replicate"'],
+    ],
+    ids=["lora", "cpoly", "replicated"],
+)
+def test_adapters_on_two_processes(recipe: Callable[..., Path], settings: list[str]) -> None:
+    lines = [
+        "knowledge.enabled=false", "instruct.enabled=false", 'adapt.dtype="float32"',
+        'adapt.compile="off"', "adapt.rows_per_step=2", "adapt.learning_rate=1e-3",
+    ]  # fmt: skip
+    door = Door(recipe, [*lines, *settings], "adapt")
+    one, two = door.train("one", 1), door.train("two", 2)
+    same_training(one, two)
+    assert facts(two)["tasks"] == facts(one)["tasks"]
+    files = [
+        {str(p.relative_to(f)) for p in f.rglob("*.safetensors")} for f in (one, two)
+    ]  # fmt: skip
+    assert files[0] == files[1] >= {"adapter/adapter_model.safetensors"} or "cpoly" in str(settings)
+
+
+@pytest.mark.slow
+def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., Path]) -> None:
+    lines = [
+        *SETTINGS, "processes=2", "instruct.enabled=false", "adapt.enabled=false",
+        "evaluate.points=[]", "knowledge.max_tokens=0", "knowledge.epochs=40",
+    ]  # fmt: skip
+    path = recipe("self")
+    root = Pipeline(load(path, lines), lambda line: None).root
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-m", "medexpert", "run", str(path), *sets(lines)]
+    child = begun(command, mark)
+    reached(root / "knowledge", 2, child)
+    child.send_signal(signal.SIGTERM)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 130, told
+    assert all_gone(mark, 5)
+    assert "run the same command to continue" in told.splitlines()[-1], told
+    assert "Traceback" not in told, told
+    newest = max(p.name for p in (root / "knowledge" / "state").glob("step-*"))
+    assert int(newest[5:]) == log(root / "knowledge")[-1]["step"]  # the last step is in it
+
+    short = [line for line in lines if "epochs" not in line and "max_tokens=0" not in line]
+    child = begun([*command[:4], str(path), *sets(short)], mark)
+    _, told = child.communicate(timeout=300)
+    assert child.returncode == 0, told
+    assert facts(root / "knowledge")["processes"] == 2
