@@ -1,8 +1,8 @@
 """The training room's benchmark: medexpert's loop against TRL and LLaMA-Factory on the same tokens.
 
     python benchmarks/train.py                        # SmolLM2-135M on this CPU, all systems
-    python benchmarks/train.py --smoke                # a minute or two: a tiny random model, one turn
-    python benchmarks/train.py --device cuda          # a random 1B model on one GPU (not tested yet)
+    python benchmarks/train.py --smoke                # minutes: a tiny random model, one turn
+    python benchmarks/train.py --device cuda          # a random 1B model, one GPU (not tested yet)
     python benchmarks/train.py --report               # README.md from the measurements
 
 Every system trains the same model from the same weights on the same rows of tokens, in the same

@@ -38,7 +38,7 @@ def _plan(pieces: list[Piece], settings: Stage) -> Plan:
 
 
 def main() -> None:
-    """`default`: compile = on; `eager`: compile = off. Each row is one document, as for the others."""
+    """`default`: compile = on; `eager`: compile = off. A row is one document, as for the others."""
     args, work = arguments()
     pieces = []
     for row in work["rows"]:

@@ -98,15 +98,13 @@ def _shares(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
         if name in by_name:
             found = [share(row) for row in by_name[name]]
             rates = [statistics.mean(row["matmul"]) / 1e9 for row in by_name[name]]
-            lines.append(
+            told = (
                 f"- {name}: {_spread([100 * x[1] for x in found], '.1f')} % of the measured bf16 "
                 f"matmul rate ({_spread(rates)} GFLOP/s before and after each run)"
-                + (
-                    f"; {_spread([100 * x[0] for x in found], '.1f')} % counted as 6 N a token"
-                    if name.endswith("full")
-                    else ""
-                )  # fmt: skip
             )
+            if name.endswith("full"):
+                told += f"; {_spread([100 * x[0] for x in found], '.1f')} % counted as 6 N a token"
+            lines.append(told)
     return [*lines, ""]
 
 

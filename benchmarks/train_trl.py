@@ -10,7 +10,7 @@ from train_trainer import Clock, arguments, write
 
 def main() -> None:
     """`default`: nothing set but the work. `bf16`: its bf16, without its recomputation of
-    activations. `tuned`: also fused AdamW. `pure`: weights in bf16 throughout, which rounds updates.
+    activations. `tuned`: also fused AdamW. `pure`: weights in bf16 throughout: updates are rounded.
     """
     args, work = arguments()
     import torch

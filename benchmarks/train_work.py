@@ -1,4 +1,4 @@
-"""The work of the training benchmark: a model folder and rows of tokens, the same for all systems."""
+"""The work of the training benchmark: a model and rows of tokens, the same for all systems."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def place(tmp_path: Path) -> Path:
         "python": f'exec {sys.executable} "$@"',
         "scontrol": "echo localhost; echo other",
         # One task a node, all on this machine.
-        "srun": 'shift; for node in 0 1; do "$@" & done; wait -n; wait -n',
+        "srun": 'echo "srun $1 $2" >&2; shift 2; for node in 0 1; do "$@" & done; wait -n; wait -n',
     }
     for name, line in commands.items():
         (tmp_path / "bin" / name).write_text(f"#!/usr/bin/env bash\nset -e\n{line}\n")
@@ -104,6 +104,7 @@ def test_two_slurm_nodes_meet(place: Path) -> None:
         env=environment, capture_output=True, text=True, timeout=120, cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "srun --kill-on-bad-exit=1 --cpus-per-task=1\n" in done.stderr
     found_each_other(place, ["train", *arguments])
 
 

@@ -149,3 +149,16 @@ def test_a_folder_with_one_recipe_is_that_recipe(tmp_path: Path) -> None:
     assert load(tmp_path).name == "mine"
     (tmp_path / "other.toml").write_text(GOOD)
     assert "a recipe file is expected; allowed:" in problems(tmp_path)[0]
+
+
+def test_a_merge_that_is_no_task_is_told_before_training(tmp_path: Path) -> None:
+    lines = ['adapt.method="cpoly"', 'adapt.cpoly.tasks.a=["chat.*"]', 'adapt.cpoly.merge="b"']
+    (problem,) = problems(write(tmp_path, GOOD), *lines)
+    assert "merge = 'b' is none of the tasks: a" in problem
+
+
+def test_four_bits_on_several_processes_want_replication(tmp_path: Path) -> None:
+    path, lines = write(tmp_path, GOOD), ["processes=2", 'adapt.method="qlora"']
+    (problem,) = problems(path, *lines)
+    assert "adapt.sharding: 4-bit weights cannot be sharded; allowed: replicate" in problem
+    assert load(path, [*lines, 'adapt.sharding="replicate"']).adapt.method == "qlora"

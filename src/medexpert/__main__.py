@@ -35,6 +35,9 @@ app.add_typer(models_app, name="models")
 # threads slower than one (138 tokens/s against 238); on an idle machine sleeping cost 3 %. The
 # OpenMP library reads this when torch is loaded, so it stands here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# torch looks at this once, at the first product on a GPU, which may be an evaluation's: without it
+# a stage with deterministic = true would be refused later.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 INTERRUPTED = 130
 OUT_OF_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|not enough memory", re.I)
 
@@ -315,7 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
             app(args=given, prog_name="medexpert")
     except SystemExit as leaving:  # how the command parser ends: done, wrong usage or interrupted
         code = leaving.code if isinstance(leaving.code, int) else 2
-        if code == INTERRUPTED:
+        if code == INTERRUPTED and launch.rank() == 0:
             stopped = leaving.__context__ and leaving.__context__.__cause__
             why = str(stopped or "") or "stopped"
             print(f"\nmedexpert: {why}; run the same command to continue", file=sys.stderr)

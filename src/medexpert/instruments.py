@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 def measured_on(pipeline: Pipeline, stage: StageName) -> list[str]:
     """Digests of what a stage is stopped or selected by: part of what it learns from."""
-    meter = pipeline.recipe.stage(stage).meter
+    meter, settings = pipeline.recipe.stage(stage).meter, pipeline.recipe.evaluate
     inputs = []
     if meter.stop_general:
-        inputs.append(manifest.sha256_file(pipeline.data_file("heldout")))
+        text = manifest.sha256_file(pipeline.data_file("heldout"))
+        inputs.append(digest([text, pipeline.roles()]))
     if meter.select != "last":
         from medexpert.evaluate.tasks import task_named
+        from medexpert.prompt import strategies
 
-        task = task_named(pipeline.recipe.evaluate.task)
+        task = task_named(settings.task)
         fold = task.load(pipeline.benchmark_folder(), f"dev-{dev_fold(pipeline)}")
-        inputs.append(digest([asdict(question) for question in fold]))
+        asked = strategies.get("direct", where="meter.select").version
+        how = [settings.task, task.version, settings.protocol, asked]
+        inputs.append(digest([how, [asdict(question) for question in fold]]))
     return inputs
 
 
@@ -39,11 +43,14 @@ def of_stage(pipeline: Pipeline, stage: StageName) -> dict[str, Any]:
     from medexpert.engines.local import LocalEngine
     from medexpert.evaluate.tasks import task_named
     from medexpert.evaluate.while_training import dev_meter, heldout_meter
+    from medexpert.train.infill import reading
 
     settings, meter = pipeline.recipe.evaluate, pipeline.recipe.stage(stage).meter
+    # Asked as the finished stage will be: what a prefix model is given is read both ways.
+    lineage = {"attention": reading(pipeline.recipe.stage(stage))}
 
     def engine(model: Any, tokenizer: Any) -> LocalEngine:
-        return LocalEngine(model, tokenizer, batch_tokens=settings.batch_tokens)
+        return LocalEngine(model, tokenizer, batch_tokens=settings.batch_tokens, lineage=lineage)
 
     found: dict[str, Any] = {}
     if meter.at:

@@ -29,6 +29,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def processes() -> int:
+    """How many processes torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if launched() else 1
+
+
 def holds(root: Path) -> bool:
     """Whether the process that started this one holds the lock of this run folder."""
     return os.environ.get(HELD) == str(root.resolve())
@@ -42,7 +47,7 @@ def train(stage: str, root: Path, processes: int) -> None:
     went wrong was printed by the first process.
     """
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        sys.executable, "-m", "medexpert.launch", "--standalone",
         f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
         str(root / "recipe.json"),
     ]  # fmt: skip
@@ -54,6 +59,7 @@ def train(stage: str, root: Path, processes: int) -> None:
             **os.environ,
             HELD: str(root.resolve()),
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": patience,
+            "LOGLEVEL": os.environ.get("LOGLEVEL", "ERROR"),
         },
     )
     asked: list[int] = []
@@ -80,3 +86,21 @@ def train(stage: str, root: Path, processes: int) -> None:
             f"training with {processes} processes ended with code {code}; see above",
             where=str(root / stage),
         )
+
+
+def _torchrun() -> None:
+    """torchrun without its tracebacks: the training processes have told what happened."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    try:
+        main(sys.argv[1:])
+    except SignalException as stopped:
+        sys.exit(128 + stopped.sigval)
+    except ChildFailedError:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    _torchrun()

@@ -8,6 +8,7 @@ the next ones only where an output they read really changed. Manifests are writt
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import time
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
-from medexpert.recipe import PointName, Run, StageName
+from medexpert.recipe import STAGES, PointName, Run, StageName
 from medexpert.recipe_data import PLACE
 from medexpert.records import Example, UserError, digest, read_jsonl
 
@@ -129,6 +130,7 @@ class Pipeline:
             # How often a checkpoint is written does not change what is learned.
             for name in ("enabled", "checkpoint_every", "checkpoints"):
                 settings.pop(name)
+            settings["cpoly"]["order"] = list(settings["cpoly"]["tasks"])  # a digest sorts names
             made = TRAIN_FORMATS[settings["method"]]
             parent = self._model_digest(self.parent(stage))
             file = self.data_file(stage)
@@ -139,7 +141,7 @@ class Pipeline:
             return digest(["train", made, stage, settings, self.recipe.seed, *inputs])
 
         def work(key: str) -> None:
-            self._opened = (None, None)  # the memory of the model evaluated last
+            self._let_go()
             if self.recipe.processes > 1 and not launch.launched():
                 launch.train(stage, self.root, self.recipe.processes)
                 return
@@ -254,13 +256,23 @@ class Pipeline:
         settings = self.recipe.evaluate
         if self._opened[0] != folder:
             set_up_threads(self.recipe.threads)
-            self._opened = (None, None)
+            self._let_go()
             self.say(f"opening {folder} ({settings.dtype})")
             self._opened = (
                 folder,
                 LocalEngine.open(folder, dtype=settings.dtype, batch_tokens=settings.batch_tokens),
             )
         return self._opened[1]
+
+    def _let_go(self) -> None:
+        """Free the model evaluated last: another process may train on its GPU."""
+        if self._opened[1] is None:
+            return
+        import torch
+
+        self._opened = (None, None)
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def report_step(self) -> Step:
         folder = self.root / "report"
@@ -291,6 +303,12 @@ class Pipeline:
         """
         from medexpert import launch
 
+        alone = [step.name for step in steps if step.name not in STAGES]
+        if alone and launch.processes() > 1:
+            raise UserError(
+                f"{alone[0]} is the work of one process, and torchrun started several",
+                allowed="torchrun ... -m medexpert train STAGE RECIPE; processes = N in the recipe",
+            )
         first = not launch.launched() or launch.rank() == 0
         with (
             self.locked() if first else nullcontext(),

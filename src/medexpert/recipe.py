@@ -95,6 +95,12 @@ class Run(Strict):
             wrong.append("knowledge.objective: preferences are learned in instruct or adapt")
         if self.knowledge.method == "cpoly":
             wrong.append("knowledge.method: C-Poly needs tasks; text has none")
+        if self.processes > 1:
+            wrong += [
+                f"{name}.sharding: 4-bit weights cannot be sharded; allowed: replicate"
+                for name in self.stages()
+                if self.stage(name).method == "qlora" and self.stage(name).sharding == "full"
+            ]
         blanks = [name for name in STAGES[1:] if self.stage(name).infill.on]
         wrong += [f"{name}.infill: blanks are for knowledge" for name in blanks]
         if wrong:

@@ -43,9 +43,13 @@ class CPoly(Strict):
     router_learning_rate: float = Field(5e-2, gt=0, lt=10)
 
     @model_validator(mode="after")
-    def _some_skill(self) -> CPoly:
+    def _usable(self) -> CPoly:
         if self.common + self.private == 0:
             raise ValueError("common and private are both 0: there is no skill to learn")
+        if self.merge and self.tasks and self.merge not in self.tasks:
+            raise ValueError(
+                f"merge = {self.merge!r} is none of the tasks: {', '.join(self.tasks)}"
+            )
         return self
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medexpert.prompt.template import ChatFormat, render, render_all, render_chat
+from medexpert.prompt.template import ChatFormat, render, render_all, render_chat, render_prompt
 from medexpert.recipe_train import CPoly, Stage
 from medexpert.records import Example, UserError
 from medexpert.train import instruct
@@ -134,15 +134,22 @@ def test_every_turn_is_learned_once_behind_its_prompt(texts: list[str], forgets:
     assert [text for _, text in seen] == [f"{messages[n]['content']}{end}" for n in replies]
 
 
-def test_prefix_is_what_is_given_before_the_first_answer(tmp_path: Path) -> None:
+def test_prefix_is_the_prompt_that_is_asked_with(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         ("s", "pubmedqa.lm_eval", TASK),
         ("s", "chat.conversation", {"messages": talk("p", "one", "q", "two")}),
     )
-    (task, chat), _ = read(path, attention="prefix")
-    for piece, text in ((task, "Abstract: c\nQuestion: q\nAnswer:"),
-                         (chat, "### Question\np\n\n### Answer\n")):  # fmt: skip
+    pieces, account = read(path, attention="prefix")
+    asked = [
+        render_prompt("pubmedqa.lm_eval", TASK, chat=PLAIN),
+        *(
+            render_prompt("chat.conversation", {"messages": talk(*said)}, chat=PLAIN)
+            for said in (("p",), ("p", "one", "q"))
+        ),
+    ]
+    assert account.split_items == 1
+    for piece, text in zip(pieces, asked, strict=True):
         assert "".join(map(chr, piece.inputs[: piece.prefix])) == text
         assert (piece.targets[: piece.prefix - 1] == IGNORE).all()
         assert piece.targets[piece.prefix - 1] != IGNORE

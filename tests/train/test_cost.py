@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,10 @@ def test_memory_of_weights_by_hand(tiny_model: Callable[..., Any]) -> None:
     assert parts["frozen weights"] == 2 * shape.total
     assert states(parts) == 18 * trained_parameters(shape, lora)
     four = memory_bytes(shape, lora.model_copy(update={"method": "qlora"}))
-    assert four["frozen weights"] == shape.body * 0.5625 + (shape.total - shape.body) * 2
+    bits = 4 + 8 / 64 + 32 / (64 * 256)  # QLoRA, section 3: 0.127 bits a weight beside the four
+    assert four["frozen weights"] == shape.body * bits / 8 + (shape.total - shape.body) * 2
+    alone = memory_bytes(shape, lora.model_copy(update={"method": "qlora"}), processes=8)
+    assert alone == four  # 4-bit weights are not sharded
 
 
 def test_sharding_divides_the_states_and_replication_does_not(
@@ -274,6 +278,16 @@ def test_a_nine_billion_model_needs_sharding_and_is_told_so(glm_shape: Shape) ->
     assert lacking.change == "micro_rows = 1"
 
 
+def test_what_fits_names_settings_that_a_run_accepts(glm_shape: Shape) -> None:
+    settings = Stage(sequence_length=1024, recompute=True)
+    small = replace(h100(8), processes=2, memory=15e9)
+    told = forecast.forecast("instruct", settings, glm_shape, 10**9, small)
+    assert told.change == 'method = "qlora", sharding = "replicate"'
+    alone = replace(h100(1), memory=15e9)
+    told = forecast.forecast("instruct", settings, glm_shape, 10**9, alone)
+    assert told.change == 'method = "qlora"'
+
+
 def test_lora_of_nine_billion_fits_one_gpu(glm_shape: Shape) -> None:
     settings = Stage(method="lora", sequence_length=2048, recompute=True)
     assert forecast.forecast("instruct", settings, glm_shape, 10**6, h100(1)).fits
@@ -321,6 +335,32 @@ def test_the_table_and_the_json_say_what_is_assumed(
     assert whole["measured"] == {"here": {"bfloat16": 1e9}}
     first = whole["stages"][0]
     assert sum(first["memory_by"].values()) == pytest.approx(first["memory"])
+
+
+def test_a_gpu_here_has_a_measured_rate_and_an_assumed_share(
+    recipe: Callable[..., Path], monkeypatch: Any
+) -> None:
+    from types import SimpleNamespace
+
+    from medexpert.recipe import load
+
+    monkeypatch.setattr(forecast, "matmul_rate", lambda dtype, threads: 1e12)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    memory = SimpleNamespace(total_memory=24e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: memory)
+    text = forecast.table([], [forecast.this_machine(load(recipe()))])
+    assert "assumed, not measured: here: the share of a GPU's rate" in text
+    assert "measured just now here: 1,000 GFLOP/s bfloat16" in text
+
+
+def test_the_comparison_of_a_missing_run_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        forecast.main([str(tmp_path / "no-run")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_stage_that_does_not_fit_says_what_to_set(

@@ -105,9 +105,8 @@ def reached(folder: Path, step: int, child: subprocess.Popen[str]) -> None:
     """Wait until so many steps are in a checkpoint."""
     until = time.monotonic() + 120
     while time.monotonic() < until:
-        done = [
-            int(p.name[5:]) for p in folder.glob("state/step-*") if (p / "manifest.json").is_file()
-        ]
+        folders = (p.parent for p in folder.glob("state/step-*/manifest.json"))
+        done = [int(p.name[5:]) for p in folders]
         if done and max(done) >= step:
             return
         assert child.poll() is None, child.communicate()[1]
@@ -118,7 +117,10 @@ def reached(folder: Path, step: int, child: subprocess.Popen[str]) -> None:
 def test_two_processes_train_what_one_does(recipe: Callable[..., Path]) -> None:
     door = Door(recipe, [*SETTINGS, "knowledge.max_tokens=1500"], "knowledge")
     two = door.train("two", 2)
-    one = door.train("one", 1)
+    path, root = door.prepared("one")
+    pipeline = Pipeline(load(path, door.lines), lambda line: None)
+    pipeline.run([pipeline.stage_step("knowledge")])  # here: a third start would take as long
+    one = root / "knowledge"
     assert (facts(one)["processes"], facts(two)["processes"]) == (1, 2)
     assert len(log(one)) >= 3
     same_training(one, two)
@@ -174,7 +176,8 @@ def test_adapters_on_two_processes(recipe: Callable[..., Path], settings: list[s
     files = [
         {str(p.relative_to(f)) for p in f.rglob("*.safetensors")} for f in (one, two)
     ]  # fmt: skip
-    assert files[0] == files[1] >= {"adapter/adapter_model.safetensors"} or "cpoly" in str(settings)
+    assert files[0] == files[1]
+    assert any(name.startswith("adapter/") for name in files[0])
 
 
 @pytest.mark.slow
@@ -203,3 +206,16 @@ def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., 
     _, told = child.communicate(timeout=300)
     assert child.returncode == 0, told
     assert facts(root / "knowledge")["processes"] == 2
+
+
+@pytest.mark.slow
+def test_an_error_in_the_processes_is_told_without_a_traceback(recipe: Callable[..., Path]) -> None:
+    path = recipe("wrong")
+    lines = [*SETTINGS, "processes=2", "knowledge.sequence_length=4096", "evaluate.points=[]"]
+    mark = uuid.uuid4().hex
+    child = begun([sys.executable, "-m", "medexpert", "run", str(path), *sets(lines)], mark)
+    _, told = child.communicate(timeout=120)
+    assert child.returncode == 2, told
+    assert "knowledge.sequence_length is 4096, but the model reads at most 2048" in told
+    assert "Traceback" not in told, told
+    assert all_gone(mark, 5)

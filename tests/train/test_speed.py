@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.test_objectives import random_batch
 
 from medexpert.model.adapters import ADAPTERS
 from medexpert.recipe_train import Lora, Stage
 from medexpert.records import UserError
 from medexpert.train import speed
 from medexpert.train.objectives import Learner, chunked_softmax, row_softmax
-from tests.train.test_objectives import random_batch
 
 LONG = {"tokens": 1e9, "flops": 1e9}
 
@@ -59,12 +59,32 @@ def test_both_softmaxes_agree() -> None:
     torch.testing.assert_close(found[0], found[1])
 
 
+@pytest.mark.slow
 def test_the_matmul_rate_is_a_rate() -> None:
     assert 1e8 < speed.measured_matmul_rate("cpu", torch.float32) < 1e15
 
 
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    layer = speed.Dropout(0.3)
+    given = torch.ones(1000, 501, requires_grad=True)
+    torch.manual_seed(0)
+    found = layer(given)
+    found.sum().backward()
+    assert given.grad is not None
+    assert torch.equal(given.grad, found.detach())  # the same elements on the way back
+    assert abs(float((found == 0).float().mean()) - 0.3) < 0.003
+    assert abs(float(found.mean()) - 1) < 0.005
+    torch.manual_seed(0)
+    assert torch.equal(layer(given), found)
+    assert not torch.equal(layer(given), found)
+    assert torch.equal(layer.eval()(given), given)
+    rows = (found.detach()[:, :500].reshape(-1, 4) == 0).float()  # the four of a number
+    assert float((torch.corrcoef(rows.T) - torch.eye(4)).abs().max()) < 0.01
+
+
 def gradients(learner: Learner, batch: Any) -> dict[str, torch.Tensor]:
     learner.zero_grad()
+    torch.manual_seed(5)
     loss = learner(batch, 0.1)
     loss.backward()
     found = {n: p.grad.clone() for n, p in learner.named_parameters() if p.grad is not None}
@@ -111,3 +131,38 @@ def test_compiled_equals_plain_autograd(
     with torch.no_grad():
         next(p for p in compiled.parameters() if p.requires_grad).add_(1)
     torch.testing.assert_close(gradients(twin, batch)["loss"], wanted["loss"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_dropout_is_the_same_on_the_way_back(
+    tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With a fixed seed the gradient is the slope of the loss; other seeds drop other elements."""
+    if speed.compiler_missing(torch.device("cpu")):
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("MEDEXPERT_CACHE", str(tmp_path))
+    settings = Stage(method="lora", compile="on", sequence_length=40, lora=Lora(dropout=0.3))
+    model = ADAPTERS["lora"](tiny_model(), settings, 1)
+    learner = Learner(model, 97, settings).train()
+    speed.prepare(learner, settings, {})
+    batch = random_batch(2, 40)
+    trained = {n: p for n, p in learner.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.normal_(std=0.1)
+    found = gradients(learner, batch)
+    again = gradients(learner, batch)
+    assert all(torch.equal(again[name], found[name]) for name in found)
+    torch.manual_seed(1)
+    way = {name: torch.randn_like(parameter) for name, parameter in trained.items()}
+    losses = []
+    for size in (5e-4, -1e-3):
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.add_(way[name], alpha=size)
+        losses.append(float(gradients(learner, batch)["loss"]))
+    slope = (losses[0] - losses[1]) / 1e-3
+    told = sum(float((found[name] * way[name]).sum()) for name in way)
+    assert slope == pytest.approx(told, rel=0.03)
+    torch.manual_seed(6)
+    assert float(learner(batch, 0.1).detach()) != losses[1]

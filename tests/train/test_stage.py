@@ -13,6 +13,7 @@ from medexpert import manifest
 from medexpert.model import base
 from medexpert.recipe import Run, load
 from medexpert.records import UserError
+from medexpert.train import stage
 from medexpert.train.batches import Account
 from medexpert.train.stage import run_stage, stage_pieces
 
@@ -99,3 +100,39 @@ def test_data_without_quarantine_is_refused_or_stamps(
     manifest.write_manifest(data.parent, key="d", files=[data], facts=clean)
     entry = go(load(recipe(), short), tmp_path / "adapt" / "model", data, tmp_path / "next")
     assert (entry["leaks"], entry["quarantine"]) == (True, [])
+
+
+def test_an_unknown_task_to_merge_is_told_before_training(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
+) -> None:
+    settings = load(recipe(), ['adapt.method="cpoly"', 'adapt.cpoly.merge="nothing"'])
+    with pytest.raises(UserError, match=r"adapt\.cpoly\.merge: unknown task 'nothing'"):
+        go(settings, base_model, data, tmp_path / "adapt")
+    assert not (tmp_path / "adapt" / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_reference_of_pairs_is_rounded_as_what_is_trained(
+    recipe: Callable[..., Path], base_model: Path, data: Path, method: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    opened: list[dict[str, Any]] = []
+
+    def note(folder: Path, **how: Any) -> tuple[Any, Any]:
+        opened.append(how)
+        return None, None
+
+    at_work = object.__new__(stage._Stage)
+    at_work.name, at_work.parent, at_work.folder, at_work.key = (
+        "adapt",
+        base_model,
+        data.parent,
+        "k",
+    )
+    at_work.data, at_work.account, at_work.infill = data, Account(), None
+    at_work.tokenizer = base.load(base_model, dtype=torch.float32)[1]
+    lines = [f'adapt.method="{method}"', 'adapt.objective="preference"']
+    at_work.settings = load(recipe(), lines).adapt
+    monkeypatch.setattr(base, "load", note)
+    at_work._pieces()
+    assert opened == [{"dtype": torch.bfloat16, "four_bit": method == "qlora"}]

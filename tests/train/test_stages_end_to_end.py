@@ -194,6 +194,7 @@ def test_frozen_tensors_stay_and_wsd_holds_then_decays(bench: Bench) -> None:
     assert falling[-1] < 0.5 * peak
 
 
+@pytest.mark.slow
 def test_recomputing_activations_changes_nothing(bench: Bench) -> None:
     for name, settings in (("again", []), ("cpoly", KINDS["cpoly"][1])):
         stage: StageName = "adapt" if settings else "knowledge"
@@ -311,6 +312,10 @@ def test_preference_starts_at_ln_2_and_widens_the_margin(bench: Bench) -> None:
     assert min(gained) > 0
     assert entry["last_loss"] < entry["first_loss"]
     assert not (folder / "reference.jsonl").exists()
+    log = steps(folder)
+    assert log[0]["margin"] == pytest.approx(0.0, abs=1e-4)
+    assert log[-1]["margin"] > 0.1 * min(gained) / 2  # beta is 0.1
+    assert log[-1]["accuracy"] == 1.0
 
 
 # -- what is measured on the way -----------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Attention of packed items on a CPU: each item by itself, and only the blocks that are seen.
 
-PyTorch's CPU kernel multiplies whole rows against a mask, so that a row of many short items costs as
-much as one long item, and its way back is slow. Here every item is a few plain products. With rows
-of 512 tokens this is two to five times faster (docs/log.md, "Training speed").
+PyTorch's CPU kernel multiplies whole rows against a mask, so that a row of many short items costs
+as much as one long item, and its way back is slow. Here every item is a few plain products. With
+rows of 512 tokens this is two to five times faster (docs/log.md, "Training speed").
+In bf16 the scores are rounded before the softmax, as in transformers' eager attention.
 
-Legend: B rows, T tokens a row, H query heads, G key heads (H / G queries share a key head), D size of
-a head, n tokens of an item.
+Legend: B rows, T tokens a row, H query heads, G key heads (H / G queries share a key head), D size
+of a head, n tokens of an item.
 
     P = softmax(scale Q K^T + mask),  O = P V
     dV = P^T dO,  dS = P * (dO V^T - rowsum(P * dO V^T)),  dQ = scale dS K,  dK = scale dS^T Q
@@ -13,6 +14,7 @@ a head, n tokens of an item.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +45,7 @@ def _runs(items: torch.Tensor) -> list[tuple[int, int, int]]:
     for row, numbers in enumerate(items):
         cuts = (numbers[1:] != numbers[:-1]).nonzero().flatten().add_(1).tolist()
         edges = [0, *cuts, len(numbers)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             if int(numbers[start]) != UNSEEN:
                 found.append((row, start, end))
     return found
@@ -60,7 +62,7 @@ def _weights(
     queries: torch.Tensor, keys: torch.Tensor, start: int, end: int, prefix: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:  # fmt: skip
-    """P (G, H/G, end - start, k) of one block; queries (G, H/G x (end - start), D), keys (G, k, D)."""
+    """P (G, H/G, end - start, k) of a block; queries (G, H/G x its length, D), keys (G, k, D)."""
     scores = torch.baddbmm(
         queries.new_zeros(()), queries, keys.transpose(1, 2), beta=0, alpha=scale
     )
@@ -91,10 +93,10 @@ def packed_attention(
     at = 0
     for row, first, last in _runs(items):
         n = last - first
-        q = query[row, :, first:last].unflatten(0, (groups, -1))  # (G, H/G, n, D)
+        q = query[row, :, first:last].view(groups, -1, n, query.shape[-1])  # (G, H/G, n, D)
         k = key[row, :, first:last].contiguous()
         v = value[row, :, first:last].contiguous()
-        o = out[row, first:last].unflatten(1, (groups, -1))  # (n, G, H/G, D)
+        o = out[row, first:last].view(n, groups, -1, size)  # (n, G, H/G, D)
         seen = _prefix_of(prefix, row, first, last)
         for start, end, keys in _blocks(n, seen is not None):
             p = _weights(q[:, :, start:end].flatten(1, 2), k[:, :keys], start, end, seen, scale)
@@ -102,7 +104,7 @@ def packed_attention(
                 kept[at : at + p.numel()].view_as(p).copy_(p)
                 at += p.numel()
             mixed = torch.bmm(p.flatten(1, 2), v[:, :keys])
-            o[start:end] = mixed.unflatten(1, (-1, end - start)).permute(2, 0, 1, 3)
+            o[start:end] = mixed.view(groups, -1, end - start, size).permute(2, 0, 1, 3)
     return out, kept
 
 
@@ -133,11 +135,12 @@ def packed_attention_back(
     at = 0
     for row, first, last in _runs(items):
         n = last - first
-        q = query[row, :, first:last].unflatten(0, (groups, -1))
-        up = upstream[row, first:last].unflatten(1, (groups, -1)).permute(1, 2, 0, 3)
+        q = query[row, :, first:last].view(groups, -1, n, query.shape[-1])
+        up = upstream[row, first:last].reshape(n, groups, -1, upstream.shape[-1])
+        up = up.permute(1, 2, 0, 3)
         k = key[row, :, first:last].contiguous()
         v = value[row, :, first:last].contiguous()
-        dq = d_query[row, :, first:last].unflatten(0, (groups, -1))
+        dq = d_query[row, :, first:last].view(groups, -1, n, query.shape[-1])
         wide = torch.promote_types(k.dtype, torch.float32)
         dk, dv = (torch.zeros(k.shape, dtype=wide) for _ in range(2))
         seen = _prefix_of(prefix, row, first, last)

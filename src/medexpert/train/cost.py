@@ -21,8 +21,9 @@ from medexpert.records import UserError
 
 WIDTH = {"bfloat16": 2, "float32": 4}
 """Bytes of a number in the compute dtype."""
-FOUR_BIT = 0.5625
-"""Bytes of a 4-bit weight: half a byte, and a fp32 scale for each 64 (NF4)."""
+FOUR_BIT = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes of a 4-bit weight: half a byte, an 8-bit scale for each 64, a fp32 one for each 256 scales
+(NF4, quantised twice: QLoRA, arXiv 2305.14314, section 3)."""
 SLOPE_ROWS, LOGIT_ROWS = 1024, 128
 """Positions whose softmax slope (dtype) and whose logits (fp32, twice) exist at once."""
 PROCESS = 0.6e9
@@ -310,12 +311,12 @@ def memory_bytes(
 
     One process, or `sharding = "replicate"`: weights in the compute dtype beside fp32 masters.
     Sharded: the masters are the weights, 1/n of them here, and whole layers exist while they
-    compute. Adapters: the base is frozen in the compute dtype (4-bit with qlora), and is
-    sharded like everything else. A checkpoint is copied before it is written.
+    compute. Adapters: the base is frozen in the compute dtype and is sharded like everything else;
+    a 4-bit one (qlora) never is. A checkpoint is copied before it is written.
     """
     width = WIDTH[settings.dtype]
     moving = trained_parameters(shape, settings, tasks)
-    shards = processes if settings.sharding == "full" else 1
+    shards = processes if settings.sharding == "full" and settings.method != "qlora" else 1
     if settings.method == "qlora":
         frozen = shape.body * FOUR_BIT + (shape.total - shape.body) * width
     else:

@@ -88,6 +88,11 @@ def out_of_memory(error: RuntimeError) -> bool:
     )
 
 
+def set_up_repeatable() -> None:
+    """Ask cuBLAS for products that repeat. torch looks once, at the first one on a GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @contextmanager
 def repeatable(wanted: bool) -> Iterator[None]:
     """Only kernels that give the same bits every time; one that has no such form raises."""
@@ -95,14 +100,18 @@ def repeatable(wanted: bool) -> Iterator[None]:
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     if wanted:
-        # cuBLAS reads this when it starts.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory that it did not write; filling it first would cost time.
         memory.fill_uninitialized_memory = False
     try:
         yield
     except RuntimeError as error:
+        if "CUBLAS_WORKSPACE_CONFIG" in str(error):  # torch looked before set_up_repeatable
+            raise UserError(
+                "matrix products do not repeat to the bit in a process that has multiplied before",
+                where="deterministic",
+                allowed="CUBLAS_WORKSPACE_CONFIG=:4096:8 before it starts; deterministic = false",
+            ) from None
         if "does not have a deterministic implementation" not in str(error):
             raise
         raise UserError(
@@ -130,7 +139,8 @@ def stop_requests() -> Iterator[Stop]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
-        os.write(2, b"\nstopping after this step, with a checkpoint (again to stop at once)\n")
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            os.write(2, b"\nstopping after this step, with a checkpoint (again to stop at once)\n")
 
     try:
         old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -40,6 +40,7 @@ ASSUMED_MFU = {"full": 0.40, "adapter": 0.35}
 """Assumed share of the peak on a GPU. Nothing here was measured on one."""
 ASSUMED_SCALING = {1: 1.0, 8: 0.95, 64: 0.85}
 """Assumed share kept by n GPUs: sums within one node, and over the network between eight."""
+HERE = "here"  # the machine whose peak is measured
 USABLE = 0.92
 """Assumed share of a GPU's memory that training can use; the rest is lost to fragments."""
 GPU_PROCESS = 1.5e9
@@ -129,17 +130,19 @@ def this_machine(recipe: Run, *, share: Mapping[str, float] = SHARE_HERE) -> Mac
     """
     import torch
 
+    assumed: tuple[str, ...] = ()
     dtypes = {recipe.stage(name).dtype for name in recipe.stages()}
     peak: dict[str, float] = {d: matmul_rate(d, recipe.threads) for d in sorted(dtypes)}
     if torch.cuda.is_available():
         properties: Any = torch.cuda.get_device_properties(0)
         memory, process = properties.total_memory * USABLE, GPU_PROCESS
         devices, share = min(recipe.processes, torch.cuda.device_count()), ASSUMED_MFU
+        assumed = ("here: the share of a GPU's rate and memory that is used, none lost between",)
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / recipe.processes
         devices, process = 1, cost.PROCESS
     return Machine(
-        name="here",
+        name=HERE,
         devices=devices,
         processes=recipe.processes,
         peak=peak,
@@ -147,6 +150,7 @@ def this_machine(recipe: Run, *, share: Mapping[str, float] = SHARE_HERE) -> Mac
         scaling=1.0,
         memory=memory,
         process_bytes=process,
+        assumed=assumed,
         gpu=torch.cuda.is_available(),
     )
 
@@ -233,8 +237,9 @@ def what_fits(shape: Shape, settings: Stage, machine: Machine, tasks: int = 1) -
     changes.append({"recompute": True})
     if settings.method == "full":
         changes.append({"method": "lora"})
-    if settings.method != "qlora":
-        changes.append({"method": "qlora"})
+    if settings.method != "qlora":  # 4-bit weights cannot be sharded
+        whole = {"sharding": "replicate"} if machine.processes > 1 else {}
+        changes.append({"method": "qlora", **whole})
     changes += [{"sequence_length": n} for n in (2048, 1024) if n < settings.sequence_length]
     made: dict[str, Any] = {}
     for change in changes:
@@ -268,7 +273,7 @@ def as_json(found: Sequence[Forecast], machines: Sequence[Machine]) -> dict[str,
     return {
         "stages": [asdict(item) | {"memory_by": dict(item.memory_by)} for item in found],
         "assumed": [line for machine in machines for line in machine.assumed],
-        "measured": {m.name: dict(m.peak) for m in machines if not m.assumed},
+        "measured": {m.name: dict(m.peak) for m in machines if m.name == HERE},
         "share": {m.name: dict(m.share) for m in machines},
     }
 
@@ -285,17 +290,13 @@ def table(found: Sequence[Forecast], machines: Sequence[Machine]) -> str:
         lines += [f"  {i.stage} does not fit: set {i.change}" for i in here if not i.fits]
         money = f"$ {sum(i.dollars for i in here):,.0f}, € {sum(i.euros for i in here):,.0f}"
         hours = sum(item.hours for item in here)
-        lines.append(
-            f"  {machine.name}: {hours:,.2f} h" + (f", {money}" if machine.dollars else "")
-        )
+        lines.append(f"  {machine.name}: {hours:,.2f} h{f', {money}' if machine.dollars else ''}")
     if found:
-        lines.append(
-            f"every process opens the model in float32 first: {found[0].loading / 1e9:.1f} GB of "
-            "main memory"
-        )
+        size = f"{found[0].loading / 1e9:.1f} GB of main memory"
+        lines.append(f"every process opens the model in float32 first: {size}")
     for machine in machines:
         lines += [f"assumed, not measured: {text}" for text in machine.assumed]
-        if not machine.assumed:
+        if machine.name == HERE:
             rates = ", ".join(f"{r / 1e9:,.0f} GFLOP/s {d}" for d, r in machine.peak.items())
             lines.append(f"measured just now here: {rates}; training is expected to reach "
                          f"{100 * machine.share['full']:.0f} % of it (adapters "
@@ -389,7 +390,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the comparison of a run folder as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run", type=Path, help="a run folder with finished stages")
-    print(json.dumps(compare_run(parser.parse_args(arguments).run), indent=2))
+    try:
+        print(json.dumps(compare_run(parser.parse_args(arguments).run), indent=2))
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ on answers only, each assistant turn and its end-of-turn included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,12 +31,14 @@ def pieces(
 ) -> Iterator[Piece]:
     """The stage's examples as pieces; those longer than `length` are counted in `account.dropped`.
 
-    With a `cap` (0 = none) only as many are read as give that many tokens. A conversation that the
-    chat template rewrites as it grows is a piece a turn, counted in `account.split_items`. With
-    `settings`, a piece also has its prefix (attention "prefix") and its task (method "cpoly").
+    With a `cap` (0 = none) only as many are read as give that many tokens. A conversation is a
+    piece a turn, counted in `account.split_items`, where the chat template rewrites it as it grows
+    and where attention is "prefix": when it is asked, all before a turn is read both ways. With
+    `settings`, a piece also has that prefix, and its task (method "cpoly").
     Raises UserError with file:line when an example lacks a field of its template or a task.
     """
     tasks = task_names(path, settings) if settings else ()
+    both_ways = settings is not None and settings.attention == "prefix"
     for number, example in enumerate(read_jsonl(path, Example), 1):
         if cap and account.tokens >= cap:
             account.not_read += 1
@@ -45,12 +47,13 @@ def pieces(
         where = f"{path}:{number}"
         task = task_number(tasks, settings, example, where)
         texts = rendered(example, chat, where)
+        if both_ways:
+            texts = [turn for segments in texts for turn in turns(segments)]
         account.split_items += len(texts) > 1
         for segments in texts:
             piece = segment_piece(segments, encode)
             if admitted(piece, length, account):
-                given = settings is not None and settings.attention == "prefix"
-                yield replace(piece, task=task, prefix=prefix_of(piece) if given else 0)
+                yield replace(piece, task=task, prefix=prefix_of(piece) if both_ways else 0)
 
 
 def rendered(example: Example, chat: ChatFormat, where: str) -> list[list[Segment]]:
@@ -59,6 +62,15 @@ def rendered(example: Example, chat: ChatFormat, where: str) -> list[list[Segmen
         return render_all(example.template, example.fields, chat=chat, lang=example.lang)
     except UserError as error:
         raise UserError(f"{example.id}: {error}", where=where) from None
+
+
+def turns(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Each learned part as a text of its own, with all that stands before it as given."""
+    return [
+        [Segment("".join(before.text for before in segments[:at]), False), segment]
+        for at, segment in enumerate(segments)
+        if segment.learn
+    ]
 
 
 def admitted(piece: Piece, length: int, account: Account) -> bool:

@@ -76,7 +76,7 @@ def train(learner: Learner, plan: Plan, job: Job) -> Outcome:
     does not fit into memory; Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
     run = _Run(learner, plan, job)
-    with stop_requests() as stop:
+    with stop_requests() as stop, run.checkpoints.written():
         run.measure()
         while run.at.step < plan.steps and not run.stopped:
             run.step()
@@ -199,13 +199,14 @@ class _Run:
                 where=job.name,
             ) from error
         self.weights.drop()
+        self.learner.take_facts(lambda counted: counted)  # of the micro-batches that are done again
         self.micro_rows //= 2
         self.at.micro_rows = self.micro_rows
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         job.say(f"{job.name}: out of memory; going on with micro_rows = {self.micro_rows}")
         self.log.write(
-            {"event": "out_of_memory", "step": self.at.step, "micro_rows": self.micro_rows}
+            {"event": "out_of_memory", "step": self.at.step + 1, "micro_rows": self.micro_rows}
         )
 
     def _tell(self, values: dict[str, float], why: str) -> None:
@@ -224,7 +225,11 @@ class _Run:
 
     def measure(self) -> None:
         """What is due at this step: forgetting, dev fold; the best weights are kept aside."""
-        for event in self.watch.measure(self.at.step, self.learner.model, self.weights.whole):
+        events = self.watch.measure(
+            self.at.step, self.learner.model, self.weights.whole,
+            lambda mine: parallel.from_first(self.job.world, mine),
+        )  # fmt: skip
+        for event in events:
             self.log.write(event)
             shown = ", ".join(f"{k} {v:.4f}" for k, v in event.items() if isinstance(v, float))
             self.job.say(f"{self.job.name} {self.at.step}/{self.plan.steps}  {shown}")
@@ -234,12 +239,27 @@ class _Run:
         self.stopped = self.watch.stop()
 
     def finish(self) -> Outcome:
-        """Wait for the last write; the trained weights, or the best ones on the dev fold."""
+        """Wait for the last write; the trained weights, or the best ones on the dev fold.
+
+        Raises UserError when no step could be used, or the best weights are not there any more.
+        """
+        job, at = self.job, self.at
         self.checkpoints.wait()
+        if sum(self.guard.counts().values()) == at.step:
+            raise UserError(f"none of the {at.step} steps could be used", where=job.name)
         if self.stopped:
-            self.job.say(f"{self.job.name}: stopped after step {self.at.step}: {self.stopped}")
-        if self.at.best:
-            self.checkpoints.best()
+            job.say(f"{job.name}: stopped after step {at.step}: {self.stopped}")
+        self.optimizer.state.clear()  # its memory: the model comes back in fp32
+        if at.best:
+            found = self.checkpoints.best()
+            if found is None or found.step != at.best[1]:
+                raise UserError(
+                    f"the best weights, of step {at.best[1]:.0f}, are not there any more: "
+                    "remove this folder and train again",
+                    where=str(job.folder / "state"),
+                )
+        elif job.settings.meter.select != "last":
+            job.say(f"{job.name}: nothing finite was measured on the dev fold: the last weights")
         model = self.weights.release()
         return Outcome(
             self.at, self.log.losses(), None if model is None else model.eval(), self.stopped

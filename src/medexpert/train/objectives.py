@@ -25,7 +25,7 @@ BLOCK = 1024
 
 Objective = Callable[[nn.Module, Batch, float], torch.Tensor]
 Softmax = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""logits (n, V), targets (n,) -> log-probability of each target (n,) fp32; logits become softmax."""
+"""logits (n, V), targets (n,) -> log-probability of each target (n,) fp32; logits turn softmax."""
 
 
 def row_softmax(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -238,8 +238,11 @@ class Masters:
     def release(self) -> nn.Module | None:
         for hook in self._hooks:
             hook.remove()
+        self.drop()
+        self._gradient.clear()
+        for name, parameter in self.live.items():
+            parameter.data = self.master[name]  # no second fp32 copy beside the masters
         cast(self.model, torch.float32)
-        self.publish()
         released: nn.Module = self.model.eval()
         return released if self.processes == 1 or dist.get_rank() == 0 else None
 

@@ -134,6 +134,14 @@ def agree(world: World, flag: bool) -> bool:
     return sum_over(world, float(flag))[0] > 0
 
 
+def from_first(world: World, value: Any) -> Any:
+    """Rank 0's value on every process: what is decided by it is decided alike. Collective."""
+    box = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def barrier(world: World) -> None:
     """Wait until every process is here."""
     agree(world, False)

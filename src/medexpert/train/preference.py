@@ -45,7 +45,14 @@ from medexpert.train.batches import (
     collate,
     segment_piece,
 )
-from medexpert.train.instruct import admitted, prefix_of, rendered, task_names, task_number
+from medexpert.train.instruct import (
+    admitted,
+    prefix_of,
+    rendered,
+    task_names,
+    task_number,
+    turns,
+)
 from medexpert.train.objectives import target_logprobs
 from medexpert.train.rows import pack
 
@@ -136,9 +143,8 @@ def _with_rejected(example: Example, where: str) -> Example:
 
 def _last_turn(example: Example, chat: ChatFormat, where: str) -> tuple[str, str]:
     """(all text before the last learned part, that part)."""
-    segments = rendered(example, chat, where)[-1]
-    last = max(at for at, segment in enumerate(segments) if segment.learn)
-    return "".join(segment.text for segment in segments[:last]), segments[last].text
+    given, learned = turns(rendered(example, chat, where)[-1])[-1]
+    return given.text, learned.text
 
 
 def _joined(chosen: Piece, rejected: Piece) -> Piece:
@@ -198,11 +204,6 @@ class PreferenceObjective:
 def _facts_of(tally: torch.Tensor) -> dict[str, float]:
     pairs, margins, won = tally.tolist()
     return {"pairs": pairs, "margin": margins / pairs, "accuracy": won / pairs} if pairs else {}
-
-
-def preference(model: nn.Module, batch: Batch, scale: float, settings: Preference) -> torch.Tensor:
-    """`scale` x the loss of all pairs of the batch."""
-    return scale * pair_losses(model, batch, settings)[0].sum()
 
 
 def pair_losses(

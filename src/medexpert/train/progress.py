@@ -31,7 +31,8 @@ class Log:
     def __init__(self, path: Path, step: int, *, write: bool = True) -> None:
         self.path, self.writes = path, write
         if write:
-            kept = [e for e in self.events() if e["step"] <= step]
+            # No checkpoint is of step 0: what is there was written by a run that starts again.
+            kept = [e for e in self.events() if e["step"] <= step] if step else []
             manifest.write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
 
     def events(self) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from medexpert.recipe import Run, StageName
 from medexpert.records import UserError, digest
 from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
 from medexpert.train.batches import Account, Piece
-from medexpert.train.faults import repeatable
+from medexpert.train.faults import repeatable, set_up_repeatable
 from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import DTYPES, Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
@@ -55,6 +55,7 @@ def run_stage(
     {} on every process but the first.
     """
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
+    set_up_repeatable()
     with parallel.open_world() as world:
         if world.first:
             (folder / manifest.MANIFEST).unlink(missing_ok=True)
@@ -76,6 +77,7 @@ class _Stage:
         self.settings = recipe.stage(name)
         self.account = Account()
         self.tasks = instruct.task_names(data, self.settings) if name != "knowledge" else ()
+        self.merged_task()  # a mistake in its name is told before anything is trained
         self.infill: Infilling | None = None
         self.model: Any
         self.model, self.tokenizer = self._open()
@@ -129,16 +131,25 @@ class _Stage:
     def store(self) -> Store:
         """The stage's tokens on disk; written by the first process, read by all."""
         key, place = digest(["tokens", self.key]), self.folder / "tokens"
-        found = open_store(place, key, self.say) if self.world.first else None
-        if found is None and self.world.first:
-            lines = count_lines(self.data)
-            found = build_store(self._pieces(), place, key, self.say, self.account, items=lines)
-        parallel.barrier(self.world)
-        found = found or open_store(place, key, checksums=False)
+        found: Store | None = None
+        fault: UserError | None = None
+        if self.world.first:
+            try:
+                found = open_store(place, key, self.say) or self._built(place, key)
+            except UserError as error:
+                fault = error
+        if parallel.agree(self.world, fault is not None):  # the others would wait for it
+            raise fault or UserError("the first process cannot read it", where=str(self.data))
+        if found is None:
+            found = open_store(place, key, checksums=False)
         if found is None:
             raise UserError("another process's tokens cannot be read here", where=str(place))
         self.account = found.account
         return found
+
+    def _built(self, place: Path, key: str) -> Store:
+        lines = count_lines(self.data)
+        return build_store(self._pieces(), place, key, self.say, self.account, items=lines)
 
     def _pieces(self) -> Iterator[Piece]:
         settings = self.settings
@@ -148,7 +159,9 @@ class _Stage:
         if settings.objective != "preference":
             return pieces
         # What the stage starts from is the reference, rounded as training computes.
-        reference, _ = base.load(self.parent, dtype=DTYPES[settings.dtype])
+        reference, _ = base.load(
+            self.parent, dtype=DTYPES[settings.dtype], four_bit=settings.method == "qlora"
+        )
         return preference.reference_logprobs(
             reference, pieces, path=self.folder / "reference.jsonl", key=self.key,
             capacity=settings.sequence_length, micro_rows=settings.micro_rows, pad=self._pad(),
@@ -280,6 +293,7 @@ class _Stage:
         measured = {name: progress.pop(name) for name in ("meter", "best")}
         for name in ("step", "norms", "micro_rows"):
             progress.pop(name, None)
+        progress["skipped"].pop("in_a_row", None)
         return {
             "stage": self.name,
             "recipe": recipe.hash(),
@@ -339,7 +353,7 @@ def stage_pieces(
     # With one epoch the cap says how much is read; a share of an epoch, or more, is of all data.
     cap = settings.max_tokens if settings.epochs == 1 else 0
     if name == "knowledge":
-        return iter(knowledge.pieces(data, encode, eos, length, account, cap, infill=infill))
+        return knowledge.stream(data, encode, eos, length, account, cap, infill=infill)
     chat = ChatFormat(*base.chat_format(tokenizer))
     if settings.objective == "preference":
         return preference.pieces(data, encode, chat, length, account, cap, settings)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ class Checkpointer:
             self._thread = None
         self._raise_fault()
 
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """After an error inside, too, the write that has begun ends before the processes part."""
+        try:
+            yield
+        except UserError:
+            if self._thread is not None:
+                self._thread.join()
+            raise
+
     def _start(self, name: str, progress: Progress, *, moments: bool) -> None:
         started = time.monotonic()
         self.wait()
@@ -159,7 +170,7 @@ class Checkpointer:
         Checkpoints of a later step are another key's, passed over by `restore`: they go now that
         there is one to continue from.
         """
-        upto = [path for path in found(self.folder) if path.name <= newest]
+        upto = [path for path in found(self.folder) if _number(path.name) <= _number(newest)]
         for old in set(found(self.folder)) - set(upto[-self.keep :]):
             shutil.rmtree(old, ignore_errors=True)
 
@@ -302,4 +313,11 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 def found(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first."""
-    return sorted(folder.glob("step-[0-9]*")) if folder.is_dir() else []
+    given = folder.glob("step-*") if folder.is_dir() else ()
+    named = [path for path in given if path.name.removeprefix("step-").isdecimal()]
+    return sorted(named, key=lambda path: _number(path.name))
+
+
+def _number(name: str) -> int:
+    """The step in a folder's name; a name of more digits than usual is no earlier one."""
+    return int(name.removeprefix("step-"))

@@ -66,9 +66,17 @@ class Watch:
         return [kind for kind, at in wanted if step in at and (kind, step) not in done]
 
     def measure(
-        self, step: int, model: Any, whole: Callable[[], AbstractContextManager[Any]]
+        self,
+        step: int,
+        model: Any,
+        whole: Callable[[], AbstractContextManager[Any]],
+        shared: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,
     ) -> list[dict[str, Any]]:
-        """Events of what is due now. The model is in eval mode inside, and left in train mode."""
+        """Events of what is due now. The model is in eval mode inside, and left in train mode.
+
+        `shared` gives every process the events of one: a last bit that differs must not let them
+        decide differently.
+        """
         import torch
 
         kinds = self.due(step)
@@ -83,6 +91,7 @@ class Watch:
                 values = self._heldout(plain) if kind == "heldout" else self._dev(plain)
                 events.append({"event": "measure", "kind": kind, "step": step, **values})
         model.train()
+        events = shared(events)
         self.found += events
         return events
 
