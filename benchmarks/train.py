@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,8 @@ def compare(args: argparse.Namespace) -> bool:
 def once(system: System, work: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One measured run of a system."""
     out = args.cache / "train-out.json"
-    out.unlink(missing_ok=True)
+    for old in args.cache.glob("train-out.*"):  # an adapter's folder would be taken up again
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     python = python_of(system, args.cache)
     script = str(Path(__file__).resolve().parent / system.script)
     command = [python, script, str(work), str(out), "--mode", system.mode, "--method",

@@ -114,6 +114,7 @@ def reached(folder: Path, step: int, child: subprocess.Popen[str]) -> None:
     raise AssertionError(f"step {step} was not reached")
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(recipe: Callable[..., Path]) -> None:
     door = Door(recipe, [*SETTINGS, "knowledge.max_tokens=1500"], "knowledge")
     two = door.train("two", 2)

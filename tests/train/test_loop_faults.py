@@ -30,7 +30,7 @@ from medexpert.train.preference import PreferenceObjective
 from medexpert.train.progress import Log
 from medexpert.train.stage import stage_pieces
 from medexpert.train.watch import Instruments, Watch
-from train.test_loop import ALONE, SETTINGS, Broken, events, go, make_plan
+from tiny_loop import ALONE, SETTINGS, Broken, events, go, make_plan
 
 
 def test_a_run_in_which_no_step_could_be_used_is_an_error(
