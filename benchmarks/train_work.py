@@ -79,7 +79,6 @@ def token_rows(folder: Path, count: int, width: int, cache: Path) -> list[list[i
     from corpus import BLOCK, write_corpus
     from transformers import AutoTokenizer
 
-    corpus = cache / f"en-{BLOCK}-1"
     documents = BLOCK
     while documents * 300 < count * width:  # documents are about 350 tokens long
         documents *= 2

@@ -24,6 +24,7 @@ LONG = {"tokens": 1e9, "flops": 1e9}
 def test_auto_compiles_a_long_stage_only(tiny_model: Callable[..., Any]) -> None:
     learner = Learner(tiny_model(), 97)
     assert "do not repay" in speed.prepare(learner, Stage(), {"tokens": 1e5, "flops": 1e9})
+    assert "several processes" in speed.prepare(learner, Stage(), {**LONG, "processes": 2})
     assert learner.width == 0
     if not speed.compiler_missing(torch.device("cpu")):
         assert speed.prepare(learner, Stage(), LONG).startswith("compile on")

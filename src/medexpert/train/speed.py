@@ -127,9 +127,11 @@ def prepare(
         if settings.compile == "on":
             raise UserError(f"compile = on, but {why}", allowed="compile = auto or off")
         return f"compile off: {why}"
+    if settings.compile == "auto" and plan_facts.get("processes", 1.0) > 1:
+        return "compile off: not tested with several processes (compile = on does it anyway)"
     total = plan_facts.get("tokens", 0.0) * plan_facts.get("flops", 0.0)
     enough = REPAID if device.type == "cpu" else REPAID_CUDA
-    if settings.compile == "auto" and total < enough * plan_facts.get("processes", 1.0):
+    if settings.compile == "auto" and total < enough:
         return f"compile off: {total:.1e} operations do not repay it (compile = on does it anyway)"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
     for layer in layers(learner.model):
