@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,6 +159,15 @@ def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in line
     assert "secret" not in line
     assert cached_folders() == []
+
+
+def test_looking_for_pip_leaves_setuptools_usable() -> None:
+    code = (
+        "from medexpert.model.download import pip_command\n"
+        "assert pip_command()\n"
+        "import setuptools"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.usefixtures("entry")

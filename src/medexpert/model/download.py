@@ -6,7 +6,7 @@ imported, and used only if its SHA-256 is the pinned one.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 import shutil
@@ -85,7 +85,9 @@ def _local_wheel(given: Path, package: str, version: str, by_hand: str) -> Path:
 
 def pip_command() -> list[str]:
     """The command line of a pip: this Python's, else the first on PATH; empty if there is none."""
-    if importlib.util.find_spec("pip") is not None:
+    # Asking for pip's import spec would make setuptools stand back for pip, and then what needs
+    # setuptools in this process (torch.compile) fails.
+    if any(importlib.metadata.distributions(name="pip")):
         return [sys.executable, "-m", "pip"]
     found = shutil.which("pip3") or shutil.which("pip")
     return [found] if found else []
