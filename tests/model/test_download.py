@@ -163,9 +163,7 @@ def test_no_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_looking_for_pip_leaves_setuptools_usable() -> None:
     code = (
-        "from medexpert.model.download import pip_command\n"
-        "assert pip_command()\n"
-        "import setuptools"
+        "from medexpert.model.download import pip_command\nassert pip_command()\nimport setuptools"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
