@@ -134,7 +134,9 @@ class Stage(Strict):
     sharding: Literal["full", "replicate"] = Field(
         "full", description="of weights and optimiser over the processes"
     )
-    deterministic: bool = Field(True, description="kernels that give the same bits every time")
+    deterministic: bool = Field(
+        True, description="on a GPU: only kernels that give the same bits every time"
+    )
     spike: float = Field(
         0.0,
         ge=0,
