@@ -173,7 +173,7 @@ def stage_tokens(name: StageName, settings: Stage, estimate: dict[str, Any]) -> 
 
 def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
     from medexpert.train.cost import disk_bytes
-    from medexpert.train.forecast import forecast, this_machine
+    from medexpert.train.forecast import forecast, matmul_rate, this_machine
 
     machine = this_machine(recipe)
     lines = [
@@ -192,7 +192,7 @@ def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
             f"{found.hours:>7.2f} h"
         )
     tokens = evaluation_tokens(recipe)
-    rate = _matmul_rate(recipe.evaluate.dtype, recipe.threads) * EFFICIENCY
+    rate = matmul_rate(recipe.evaluate.dtype, recipe.threads) * EFFICIENCY
     scoring = 2 * shape.total * tokens / rate / 3600
     lines.append(f"{'evaluate':10} {'direct':7} {tokens:>10} {'':9} {scoring:>7.2f} h")
     disk = disk_bytes(shape, [recipe.stage(n) for n in recipe.stages()], _tasks(recipe)) / 2**30
@@ -204,18 +204,14 @@ def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
     ]
 
 
-def _matmul_rate(dtype: str, threads: int) -> float:
-    from medexpert.train.forecast import matmul_rate
-
-    return matmul_rate(dtype, threads)
-
-
 def _grounds(recipe: Run) -> list[str]:
     """What the estimates rest on and what they leave out."""
+    from medexpert.train.forecast import matmul_rate
+
     dtypes = sorted(
         {recipe.evaluate.dtype, *(recipe.stage(name).dtype for name in recipe.stages())}
     )
-    rates = ", ".join(f"{_matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
+    rates = ", ".join(f"{matmul_rate(d, recipe.threads) / 1e9:.0f} GFLOP/s {d}" for d in dtypes)
     per_token = ", ".join(f"{n} ({lang})" for lang, n in CHARACTERS_PER_TOKEN.items())
     return [
         "tokens rest on the characters of evenly spaced rows, one pass over each source, and on "

@@ -11,22 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medexpert.model.special_tokens import InfillIds
-from medexpert.recipe_train import Infill
+from blanks import BLANK, EOS, IDS, infilling, text
 from medexpert.train.batches import IGNORE, Piece
 from medexpert.train.infill import (
     Blanks,
-    Infilling,
     infill_piece,
     sentence_blanks,
     sentence_ends,
     suffix_blank,
     word_blanks,
 )
-
-IDS = InfillIds(mask=9001, smask=9002, gmask=9003, sop=9004, eop=9005)
-BLANK = {"words": IDS.mask, "sentences": IDS.smask, "suffix": IDS.gmask}
-EOS = 8999
 
 
 def spans_of(piece: Piece) -> list[list[int]]:
@@ -55,26 +49,6 @@ def filled(piece: Piece) -> list[int]:
         text += spans.pop(0) if token in BLANK.values() else [token]
     assert not spans
     return text
-
-
-def infilling(seed: int = 0, **mix: Any) -> Infilling:
-    def ends(text: str) -> Any:
-        return np.array([word.endswith(".") for word in text.split()])
-
-    return Infilling(Infill(**mix), IDS, seed, ends, np.arange(100, 120, dtype=np.int32))
-
-
-class Words:
-    """An encoder of white-space-separated words; the ids rise, so that blanks can be filled."""
-
-    def start(self, text: str) -> list[int]:
-        return list(range(len(text.split())))
-
-    more = start
-
-
-def text(size: int, sentence: int = 9) -> str:
-    return " ".join(f"w{n}." if n % sentence == sentence - 1 else f"w{n}" for n in range(size))
 
 
 # -- nothing is lost ------------------------------------------------------------------------------

@@ -10,38 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medexpert.model.special_tokens import InfillIds
+from blanks import BLANK, EOS, IDS, Words, infilling, text
 from medexpert.recipe_train import Infill, Stage
 from medexpert.records import UserError
 from medexpert.train import knowledge
 from medexpert.train.batches import IGNORE, Account, Piece, document_pieces
 from medexpert.train.infill import Infilling, reading
 from medexpert.train.rows import Plan
-
-IDS = InfillIds(mask=9001, smask=9002, gmask=9003, sop=9004, eop=9005)
-BLANK = {"words": IDS.mask, "sentences": IDS.smask, "suffix": IDS.gmask}
-EOS = 8999
-
-
-def infilling(seed: int = 0, **mix: Any) -> Infilling:
-    def ends(text: str) -> Any:
-        return np.array([word.endswith(".") for word in text.split()])
-
-    return Infilling(Infill(**mix), IDS, seed, ends, np.arange(100, 120, dtype=np.int32))
-
-
-class Words:
-    """An encoder of white-space-separated words; the ids rise, so that blanks can be filled."""
-
-    def start(self, text: str) -> list[int]:
-        return list(range(len(text.split())))
-
-    more = start
-
-
-def text(size: int, sentence: int = 9) -> str:
-    return " ".join(f"w{n}." if n % sentence == sentence - 1 else f"w{n}" for n in range(size))
-
 
 # -- the mix --------------------------------------------------------------------------------------
 
@@ -81,7 +56,9 @@ def _corpus(tmp_path: Path, count: int = 60) -> Path:
 def test_shares_are_kept_and_counted(tmp_path: Path) -> None:
     infill = infilling(words=0.15, sentences=0.05, suffix=0.3)
     account = Account()
-    found = knowledge.pieces(_corpus(tmp_path, 600), Words(), EOS, 2000, account, 0, infill=infill)
+    found = list(
+        knowledge.pieces(_corpus(tmp_path, 600), Words(), EOS, 2000, account, 0, infill=infill)
+    )
     assert len(found) == account.items == sum(infill.counts.values()) == 600
     assert infill.counts["causal"] == pytest.approx(300, abs=45)
     assert infill.counts["suffix"] == pytest.approx(180, abs=40)
@@ -96,8 +73,8 @@ def test_without_infilling_pieces_are_the_causal_ones(tmp_path: Path) -> None:
     wanted_account, account, plain_account = Account(), Account(), Account()
     texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     wanted = list(document_pieces(texts, Words(), EOS, 40, wanted_account, 900))
-    off = knowledge.pieces(path, Words(), EOS, 40, account, 900, infill=infilling())
-    plain = knowledge.pieces(path, Words(), EOS, 40, plain_account, 900)
+    off = list(knowledge.pieces(path, Words(), EOS, 40, account, 900, infill=infilling()))
+    plain = list(knowledge.pieces(path, Words(), EOS, 40, plain_account, 900))
     for found, counted in ((off, account), (plain, plain_account)):
         assert counted.facts() == wanted_account.facts()
         assert len(found) == len(wanted)
@@ -111,8 +88,10 @@ def test_causal_items_of_a_mix_are_the_plain_ones(tmp_path: Path) -> None:
     """A share too small to be drawn: every item goes through the mixing path and stays causal."""
     path = _corpus(tmp_path)
     account, plain = Account(), Account()
-    mixed = knowledge.pieces(path, Words(), EOS, 40, account, 900, infill=infilling(words=1e-12))
-    wanted = knowledge.pieces(path, Words(), EOS, 40, plain, 900)
+    mixed = list(
+        knowledge.pieces(path, Words(), EOS, 40, account, 900, infill=infilling(words=1e-12))
+    )
+    wanted = list(knowledge.pieces(path, Words(), EOS, 40, plain, 900))
     assert account.objectives == {"causal": account.items}
     account.objectives.clear()
     assert account.facts() == plain.facts()
@@ -124,7 +103,9 @@ def test_causal_items_of_a_mix_are_the_plain_ones(tmp_path: Path) -> None:
 def test_the_last_share_is_all_suffix(tmp_path: Path, cap: int) -> None:
     infill = infilling(words=1.0, anneal=0.25)
     account = Account()
-    found = knowledge.pieces(_corpus(tmp_path), Words(), EOS, 400, account, cap, infill=infill)
+    found = list(
+        knowledge.pieces(_corpus(tmp_path), Words(), EOS, 400, account, cap, infill=infill)
+    )
     first = infill.anneal_from
     assert first is not None
     kinds = [{t for t in p.inputs[: p.prefix].tolist() if t in BLANK.values()} for p in found]

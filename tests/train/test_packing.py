@@ -16,11 +16,11 @@ from medexpert.prompt.template import Segment
 from medexpert.train.batches import (
     IGNORE,
     Account,
+    Encoder,
     Piece,
     collate,
     document_pieces,
     segment_piece,
-    text_pieces,
     tokenised,
 )
 
@@ -48,9 +48,13 @@ def piece(*tokens: int) -> Piece:
     return Piece(ids[:-1], ids[1:])
 
 
+def text_pieces(text: str, encoder: Encoder, length: int) -> list[Piece]:
+    return list(document_pieces([text], encoder, EOS, length, Account()))
+
+
 @given(st.text(min_size=1, max_size=200), st.integers(2, 40))
 def test_every_token_of_a_document_is_a_target_once(text: str, length: int) -> None:
-    pieces = text_pieces(text, encode, EOS, length)
+    pieces = text_pieces(text, encode, length)
     whole = [*encode.more(text), EOS]
     assert [t for p in pieces for t in p.targets] == whole[1:]
     assert [t for p in pieces for t in p.inputs] == whole[:-1]
@@ -71,7 +75,7 @@ def test_what_the_tokenizer_puts_first_stands_once_before_the_first_segment() ->
     made = segment_piece([Segment("ab", False), Segment("cd", True)], Letters(1))
     assert made.inputs.tolist() == [1, *encode.more("abc")]
     assert made.targets.tolist() == [IGNORE, IGNORE, *encode.more("cd")]
-    (piece_of_text,) = text_pieces("ab", Letters(1), EOS, 9)
+    (piece_of_text,) = text_pieces("ab", Letters(1), 9)
     assert piece_of_text.inputs.tolist() == [1, *encode.more("ab")]
 
 

@@ -156,17 +156,12 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
 
-def text_pieces(text: str, encode: Encoder, eos: int, length: int) -> list[Piece]:
-    """A document and its end-of-text token as pieces of at most `length` tokens.
+def id_pieces(document: Sequence[int], length: int) -> list[Piece]:
+    """A document's ids, its end-of-text token included, as pieces of at most `length` tokens.
 
     Every token but the first is a target exactly once, and every token but the last an input
     exactly once: a longer document is split, never cut.
     """
-    return id_pieces([*encode.start(text), eos], length)
-
-
-def id_pieces(document: Sequence[int], length: int) -> list[Piece]:
-    """The same for a document that is ids already, its end-of-text token included."""
     ids = np.asarray(document, dtype=np.int32)
     inputs, targets = ids[:-1], ids[1:]
     return [

@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,29 +153,13 @@ def this_machine(recipe: Run, *, share: Mapping[str, float] = SHARE_HERE) -> Mac
     )
 
 
-@cache
 def matmul_rate(dtype: str, threads: int) -> float:
-    """Measured operations a second (2 a multiply-add) of this machine's CPU, or its first GPU.
+    """Measured operations a second (2 a multiply-add) of this machine's first GPU, or its CPU."""
+    from medexpert.model.base import default_device
+    from medexpert.train import parallel, speed
 
-    Over about half a second; products large enough to be bound by arithmetic.
-    """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    cuda = torch.cuda.is_available()
-    kind = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
-    size = 8192 if cuda else 768
-    device = torch.device("cuda" if cuda else "cpu")
-    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
-    left @ right
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < 0.5:
-        left @ right
-        done += 1
-        if cuda:
-            torch.cuda.synchronize()
-    return done * 2 * size**3 / (time.perf_counter() - started)
+    speed.set_up_threads(threads)
+    return speed.measured_matmul_rate(default_device(), parallel.DTYPES[dtype])
 
 
 def forecast(

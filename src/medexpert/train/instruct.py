@@ -39,12 +39,7 @@ def pieces(
     """
     tasks = task_names(path, settings) if settings else ()
     both_ways = settings is not None and settings.attention == "prefix"
-    for number, example in enumerate(read_jsonl(path, Example), 1):
-        if cap and account.tokens >= cap:
-            account.not_read += 1
-            continue
-        account.items += 1
-        where = f"{path}:{number}"
+    for where, example in read_examples(path, account, cap):
         task = task_number(tasks, settings, example, where)
         texts = rendered(example, chat, where)
         if both_ways:
@@ -54,6 +49,16 @@ def pieces(
             piece = segment_piece(segments, encode)
             if admitted(piece, length, account):
                 yield replace(piece, task=task, prefix=prefix_of(piece) if both_ways else 0)
+
+
+def read_examples(path: Path, account: Account, cap: int) -> Iterator[tuple[str, Example]]:
+    """(file:line, example) until the account holds `cap` tokens (0 = no cap); all are counted."""
+    for number, example in enumerate(read_jsonl(path, Example), 1):
+        if cap and account.tokens >= cap:
+            account.not_read += 1
+            continue
+        account.items += 1
+        yield f"{path}:{number}", example
 
 
 def rendered(example: Example, chat: ChatFormat, where: str) -> list[list[Segment]]:

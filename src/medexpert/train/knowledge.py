@@ -23,7 +23,7 @@ from medexpert.train.batches import (
 from medexpert.train.infill import Infilling
 
 
-def stream(
+def pieces(
     path: Path,
     encode: Encoder,
     eos: int,
@@ -60,17 +60,3 @@ def stream(
         made += len(parts)
         yield from parts
     account.objectives.update(infill.counts)
-
-
-def pieces(
-    path: Path,
-    encode: Encoder,
-    eos: int,
-    length: int,
-    account: Account,
-    cap: int,
-    *,
-    infill: Infilling | None = None,
-) -> list[Piece]:
-    """All of :func:`stream`, so that the account is complete."""
-    return list(stream(path, encode, eos, length, account, cap, infill=infill))

@@ -29,8 +29,6 @@ from medexpert.train.progress import Live, Log, Tracker
 from medexpert.train.rows import Plan
 from medexpert.train.watch import Instruments, Watch
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
 
 @dataclass(frozen=True)
 class Job:

@@ -35,7 +35,7 @@ from torch import nn
 from medexpert import manifest
 from medexpert.prompt.template import ChatFormat, Segment
 from medexpert.recipe_train import Preference, Stage
-from medexpert.records import Example, UserError, read_jsonl
+from medexpert.records import Example, UserError
 from medexpert.train.batches import (
     IGNORE,
     Account,
@@ -48,6 +48,7 @@ from medexpert.train.batches import (
 from medexpert.train.instruct import (
     admitted,
     prefix_of,
+    read_examples,
     rendered,
     task_names,
     task_number,
@@ -77,15 +78,10 @@ def pieces(
     Raises UserError with file:line for a `rejected` that does not fit the example.
     """
     tasks = task_names(path, settings)
-    for number, example in enumerate(read_jsonl(path, Example), 1):
-        if cap and account.tokens >= cap:
-            account.not_read += 1
-            continue
-        account.items += 1
+    for where, example in read_examples(path, account, cap):
         if "rejected" not in example.fields:
             account.dropped["no rejected answer"] += 1
             continue
-        where = f"{path}:{number}"
         given, chosen = _last_turn(example, chat, where)
         also_given, rejected = _last_turn(_with_rejected(example, where), chat, where)
         if given != also_given:

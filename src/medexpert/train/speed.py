@@ -77,15 +77,6 @@ def _nothing() -> None:
     return None
 
 
-def training_flops_per_token(
-    model: Any, settings: Stage, *, loss_share: float = 1.0, keys: float | None = None
-) -> float:
-    """Operations a token that training needs: :func:`medexpert.train.cost.flops_per_token`."""
-    from medexpert.train.cost import flops_per_token, shape_of
-
-    return flops_per_token(shape_of(model), settings, loss_share=loss_share, keys=keys).total
-
-
 def compiler_missing(device: torch.device) -> str:
     """Why nothing can be compiled here, "" where it can."""
     if device.type == "cpu":

@@ -23,14 +23,14 @@ from medexpert.model.special_tokens import add_infill_tokens
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
-from medexpert.records import UserError, digest
+from medexpert.records import UserError, digest, unknown_name
 from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
 from medexpert.train.batches import Account, Piece
 from medexpert.train.faults import repeatable, set_up_repeatable
 from medexpert.train.infill import Infilling, reading
-from medexpert.train.loop import DTYPES, Job, Outcome, train
+from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
-from medexpert.train.parallel import World
+from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
 from medexpert.train.store import Store, build_store, count_lines, open_store
 from medexpert.train.watch import Dev, Heldout, Instruments
@@ -245,8 +245,6 @@ class _Stage:
         """C-Poly: the task whose weights become the stage's model; "" for other methods."""
         wanted = self.settings.cpoly.merge
         if wanted and self.tasks and wanted not in self.tasks:
-            from medexpert.records import unknown_name
-
             raise unknown_name("task", wanted, self.tasks, where=f"{self.name}.cpoly.merge")
         return wanted or (self.tasks[0] if self.tasks else "")
 
@@ -354,7 +352,7 @@ def stage_pieces(
     # With one epoch the cap says how much is read; a share of an epoch, or more, is of all data.
     cap = settings.max_tokens if settings.epochs == 1 else 0
     if name == "knowledge":
-        return knowledge.stream(data, encode, eos, length, account, cap, infill=infill)
+        return knowledge.pieces(data, encode, eos, length, account, cap, infill=infill)
     chat = ChatFormat(*base.chat_format(tokenizer))
     if settings.objective == "preference":
         return preference.pieces(data, encode, chat, length, account, cap, settings)

@@ -110,7 +110,7 @@ def _last_step(mark: Path) -> int:
         return 0
 
 
-def _library(module: str, name: str) -> Any:
+def _imported(module: str, name: str) -> Any:
     """An optional library. Raises UserError with the pip line when it or a part is absent."""
     try:
         return importlib.import_module(module)
@@ -128,12 +128,12 @@ class _TensorBoard:
     purges = True
 
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
-        self.library = _library("torch.utils.tensorboard", "tensorboard")
+        self.module = _imported("torch.utils.tensorboard", "tensorboard")
         self.folder, self.config = folder / identity, config
 
     def start(self, step: int) -> None:
         first = step if step > 1 else None
-        self.writer: Any = self.library.SummaryWriter(str(self.folder), purge_step=first)
+        self.writer: Any = self.module.SummaryWriter(str(self.folder), purge_step=first)
         lines = "\n".join(f"    {key} = {value}" for key, value in self.config.items())
         self.writer.add_text("settings", lines, step)
 
@@ -155,22 +155,22 @@ class _Trackio:
 
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
         os.environ["TRACKIO_DIR"] = str(folder.resolve())
-        self.library = _library("trackio", "trackio")
+        self.module = _imported("trackio", "trackio")
         self.identity, self.config = identity, config
 
     def start(self, step: int) -> None:
         with redirect_stdout(io.StringIO()):  # it greets on stdout, which is the program's own
-            self.library.init(
+            self.module.init(
                 project=PROJECT, name=self.identity, config=dict(self.config), resume="allow",
                 embed=False, auto_log_gpu=False, auto_log_cpu=False,
             )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self.library.log(dict(values), step=step)
+        self.module.log(dict(values), step=step)
 
     def close(self) -> None:
         with redirect_stdout(io.StringIO()):
-            self.library.finish()
+            self.module.finish()
 
 
 class _Wandb:
@@ -181,11 +181,11 @@ class _Wandb:
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
-        self.library = _library("wandb", "wandb")
+        self.module = _imported("wandb", "wandb")
         self.folder, self.identity, self.config = folder, identity, config
 
     def start(self, step: int) -> None:
-        self.run: Any = self.library.init(
+        self.run: Any = self.module.init(
             project=PROJECT, name=self.identity, id=self.identity, resume="allow",
             dir=str(self.folder), config=dict(self.config),
         )  # fmt: skip
