@@ -51,15 +51,16 @@ def require_evaluation(recipe: Run) -> None:
 def evaluation_problems(recipe: Run) -> list[str]:
     """What is wrong with the [evaluate] part of a recipe and the benchmark's files."""
     from medexpert.evaluate.tasks import TASKS
-    from medexpert.prompt import STRATEGIES
+    from medexpert.prompt import strategies
     from medexpert.records import unknown_name
 
     settings = recipe.evaluate
-    problems = [
-        str(unknown_name("strategy", name, STRATEGIES, where="evaluate.strategies"))
-        for name in settings.strategies
-        if name not in STRATEGIES
-    ]
+    problems = []
+    for name in settings.strategies:
+        try:
+            strategies.get(name, where="evaluate.strategies")
+        except UserError as error:
+            problems.append(str(error))
     if settings.task not in TASKS:
         return [*problems, str(unknown_name("task", settings.task, TASKS, where="evaluate.task"))]
     try:

@@ -16,6 +16,7 @@ from medexpert import manifest
 from medexpert.evaluate import run
 from medexpert.evaluate.report import write
 from medexpert.evaluate.tasks import Task
+from medexpert.prompt import strategies as table_of
 from medexpert.records import NO_ANSWER, Prediction, Question, digest
 
 CHOICES = ("yes", "no", "maybe")
@@ -81,7 +82,13 @@ class FakeStrategy:
         self.asked: list[str] = []
 
     def predict(
-        self, asked: Sequence[Question], engine: Any, *, protocol: str, seed: int
+        self,
+        asked: Sequence[Question],
+        engine: Any,
+        *,
+        protocol: str,
+        seed: int,
+        examples: Any = (),
     ) -> Iterator[Prediction]:
         for index, question in enumerate(asked):
             if self.stop_after is not None and index >= self.stop_after:
@@ -106,7 +113,7 @@ class FakeStrategy:
 def strategies(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeStrategy]:
     """The strategy table as the runner sees it; a test may add to it."""
     table = {"direct": FakeStrategy(), "voc": FakeStrategy(0.5, lost=0.15)}
-    monkeypatch.setattr(run, "_strategies", lambda: table)
+    monkeypatch.setattr(table_of, "STRATEGIES", table)
     return table
 
 
@@ -145,7 +152,7 @@ def make_run(folder: Path, points: Sequence[str], task: Task) -> None:
         table = {"direct": FakeStrategy(skill), "voc": FakeStrategy(skill, 0.1)}
         engine: Any = FakeEngine(point)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "_strategies", lambda table=table: table)
+            patch.setattr(table_of, "STRATEGIES", table)
             for strategy in table:
                 run.evaluate(
                     engine, task, data=Path(), strategy=strategy, protocol="reasoning-required",

@@ -148,7 +148,7 @@ def test_the_rate_counts_whole_batches(
     clock = SimpleNamespace(now=0.0)
 
     class Batched:
-        def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int) -> Any:
+        def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int, **_: Any) -> Any:
             for at in range(0, len(asked), 4):
                 clock.now += 10
                 yield from (Prediction(q.id, "yes", q.answer) for q in asked[at : at + 4])
@@ -236,7 +236,7 @@ class Wrong:
     def __init__(self, **changes: Any) -> None:
         self.changes = changes
 
-    def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int) -> Any:
+    def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int, **_: Any) -> Any:
         for question in asked[: self.changes.get("only", len(asked))]:
             row = Prediction(question.id, "yes", question.answer)
             yield replace(row, **{k: v for k, v in self.changes.items() if k != "only"})

@@ -9,9 +9,10 @@ import pytest
 
 from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import Call, ScriptedEngine
-from medexpert.prompt import PROTOCOLS, STRATEGIES
+from medexpert.prompt import PROTOCOLS, STRATEGIES, strategies
 from medexpert.prompt.direct import Direct
 from medexpert.prompt.template import template_id
+from medexpert.prompt.voc import Voc
 from medexpert.records import Question, UserError
 
 ASKED = (
@@ -96,3 +97,29 @@ def test_versions_tell_strategies_apart() -> None:
     assert set(STRATEGIES) == {"direct", "voc", "voc-likelihood"}
     assert all(name == strategy.name for name, strategy in STRATEGIES.items())
     assert STRATEGIES["direct"].version != STRATEGIES["voc"].version
+
+
+def test_options_are_part_of_a_strategys_name() -> None:
+    found = strategies.get("voc:max_tokens=64:explain=true")
+    assert isinstance(found, Voc)
+    assert (found.name, found.max_tokens, found.explain) == (
+        "voc:max_tokens=64:explain=true", 64, True,
+    )  # fmt: skip
+    assert strategies.get("voc") is STRATEGIES["voc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vox", "unknown strategy 'vox'.*did you mean 'voc'"),
+        ("voc:max_token=3", "unknown option of voc 'max_token'.*did you mean 'max_tokens'"),
+        ("voc:max_tokens=many", "option max_tokens of voc: 'many'; allowed: a whole number"),
+        ("voc:explain=maybe", "option explain of voc: 'maybe'; allowed: true or false"),
+        ("voc:batch", "option 'batch' of voc; allowed: batch=VALUE, once"),
+        ("voc:batch=1:batch=2", "option 'batch=2' of voc; allowed: batch=VALUE, once"),
+        ("voc:name=x", "unknown option of voc 'name'"),
+    ],
+)
+def test_bad_options(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        strategies.get(name)

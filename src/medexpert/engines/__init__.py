@@ -4,6 +4,13 @@ To add an engine: `engines/<name>.py` with a class that keeps the protocol of `b
 in tests/engines/test_conformance.py. Importing this package does not import torch.
 """
 
-from medexpert.engines.base import Completion, Engine, PromptError, TextScore
+from medexpert.engines.base import (
+    Completion,
+    Engine,
+    NoLogprobs,
+    PromptError,
+    TextScore,
+    Usage,
+)
 
-__all__ = ["Completion", "Engine", "PromptError", "TextScore"]
+__all__ = ["Completion", "Engine", "NoLogprobs", "PromptError", "TextScore", "Usage"]

@@ -6,7 +6,7 @@ log-probabilities are natural logarithms, computed in float32 or better.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,12 +37,36 @@ class TextScore:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What an engine has done since it was opened; the difference of two readings is a cost.
+
+    `prompt_tokens` is what the prompts hold, `prefilled_tokens` what was really encoded of it: less
+    where prompts share their beginning. `cost` is money by the endpoint's prices, 0 if unknown.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    prefilled_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+
+    def since(self, earlier: Usage) -> Usage:
+        """This reading less an earlier one."""
+        return Usage(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
+
+
 class PromptError(UserError):
     """A fault of one prompt of a call; `index` tells which, so the caller can name its question."""
 
     def __init__(self, what: str, *, index: int, where: str = "", allowed: str = "") -> None:
         self.index = index
         super().__init__(what, where=where, allowed=allowed)
+
+
+class NoLogprobs(UserError):
+    """The engine cannot tell log-probabilities; strategies that need none work all the same."""
 
 
 class Engine(Protocol):
@@ -67,7 +91,10 @@ class Engine(Protocol):
         ...
 
     def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
-        """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices bring their space."""
+        """[prompt][choice] = sum of ln p(choice's tokens | prompt); choices bring their space.
+
+        Raises NoLogprobs where the engine has none.
+        """
         ...
 
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
@@ -80,4 +107,25 @@ class Engine(Protocol):
 
     def facts(self) -> Mapping[str, Any]:
         """What a number may depend on: model, lineage, dtype, attention, device, context."""
+        ...
+
+    def usage(self) -> Usage:
+        """What has been done so far."""
+        ...
+
+
+class Streaming(Engine, Protocol):
+    """An engine that shows its text as it is made."""
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The text of `complete([prompt])` in pieces, as it is made."""
         ...

@@ -11,13 +11,14 @@ A model whose lineage says so reads its prompts both ways: `engines.prefix`.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medexpert.engines.base import Completion, PromptError, TextScore
+from medexpert.engines.base import Completion, PromptError, TextScore, Usage
 from medexpert.engines.prefix import generate_prefix, reading_of, scoring_mask
 from medexpert.model.base import chat_format, load
 from medexpert.model.folder import read_lineage
@@ -66,6 +67,7 @@ class LocalEngine:
         self.vocabulary = int(config.vocab_size)
         self._text = TextEncoder(self.tokenizer)
         self.reading = reading_of(self.lineage, self.tokenizer)
+        self._usage = Usage()
         self._chunked = self._head_is_plain()
         # Where whole logits are made, one row at a time keeps them small.
         self._budget = batch_tokens if self._chunked else 1
@@ -155,6 +157,7 @@ class LocalEngine:
         """
         if not choices:
             raise UserError("no choices to score", allowed="one or more")
+        started = time.perf_counter()
         encoded = [self._split_choices(i, prompt, choices) for i, prompt in enumerate(prompts)]
         results: list[list[float]] = [[] for _ in prompts]
         simple = [i for i, (_, tails) in enumerate(encoded) if all(len(t) == 1 for t in tails)]
@@ -168,6 +171,7 @@ class LocalEngine:
                 results[i] = values
         for i in sorted(set(range(len(prompts))) - set(simple)):
             results[i] = self._score_tails(*encoded[i])
+        self._count([given for given, _ in encoded], 0, started)
         return results
 
     def _score_tails(self, prompt: Ids, tails: Sequence[Ids]) -> list[float]:
@@ -298,6 +302,7 @@ class LocalEngine:
                 f"temperature = {temperature}, top_p = {top_p}",
                 allowed="temperature >= 0 and 0 < top_p <= 1",
             )
+        started = time.perf_counter()
         rows = [
             self.reading.given(self._prompt(i, prompt, max_tokens))
             for i, prompt in enumerate(prompts)
@@ -312,7 +317,21 @@ class LocalEngine:
             else:
                 made = generate(self.model, self.tokenizer, *taken)
             results.update(zip(batch, made, strict=True))
+        self._count(rows, sum(completion.tokens for completion in results.values()), started)
         return [results[k] for k in range(len(prompts))]
+
+    def _count(self, rows: Sequence[Ids], generated: int, started: float) -> None:
+        tokens, old = sum(map(len, rows)), self._usage
+        self._usage = Usage(
+            calls=old.calls + len(rows),
+            prompt_tokens=old.prompt_tokens + tokens,
+            prefilled_tokens=old.prefilled_tokens + tokens,
+            generated_tokens=old.generated_tokens + generated,
+            seconds=old.seconds + time.perf_counter() - started,
+        )
+
+    def usage(self) -> Usage:
+        return self._usage
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from medexpert.engines.base import Completion, PromptError, TextScore
+from medexpert.engines.base import Completion, NoLogprobs, PromptError, TextScore, Usage
 from medexpert.prompt.template import ChatFormat
 
 PLAIN = ChatFormat("")
@@ -31,6 +31,7 @@ class ScriptedEngine:
 
     Each is a mapping by exact prompt or a function. A prompt that a mapping lacks raises
     PromptError: a scripted engine never invents an answer. Tokens are whitespace-separated words.
+    `has_logprobs` False makes it an endpoint without log-probabilities.
     """
 
     def __init__(
@@ -40,11 +41,14 @@ class ScriptedEngine:
         *,
         name: str = "scripted",
         chat: ChatFormat = PLAIN,
+        has_logprobs: bool = True,
     ) -> None:
         self._completions: CompletionScript = {} if completions is None else completions
         self._logprobs: LogprobScript = {} if logprobs is None else logprobs
         self.name, self.chat = name, chat
+        self.has_logprobs = has_logprobs
         self.calls: list[Call] = []
+        self._usage = Usage()
 
     def complete(
         self,
@@ -64,7 +68,36 @@ class ScriptedEngine:
             "seed": seed,
         }
         self.calls.append(Call("complete", tuple(prompts), settings=settings))
-        return [self._complete(i, prompt, max_tokens, stop) for i, prompt in enumerate(prompts)]
+        made = [self._complete(i, prompt, max_tokens, stop) for i, prompt in enumerate(prompts)]
+        self._count(prompts, sum(completion.tokens for completion in made))
+        return made
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        (made,) = self.complete(
+            [prompt], max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=top_p,
+            seed=seed,
+        )  # fmt: skip
+        yield from (part for part in made.text.splitlines(keepends=True))
+
+    def _count(self, prompts: Sequence[str], generated: int = 0) -> None:
+        words = sum(self.count_tokens(prompt) for prompt in prompts)
+        old = self._usage
+        self._usage = replace(
+            old,
+            calls=old.calls + len(prompts),
+            prompt_tokens=old.prompt_tokens + words,
+            prefilled_tokens=old.prefilled_tokens + words,
+            generated_tokens=old.generated_tokens + generated,
+        )
 
     def _complete(
         self, index: int, prompt: str, max_tokens: int, stop: Sequence[str]
@@ -85,7 +118,10 @@ class ScriptedEngine:
         return Completion(text, len(words), "stop")
 
     def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
+        if not self.has_logprobs:
+            raise NoLogprobs(f"{self.name} gives no log-probabilities")
         self.calls.append(Call("choice_logprobs", tuple(prompts), tuple(choices)))
+        self._count(prompts)
         return [self._score(index, prompt, choices) for index, prompt in enumerate(prompts)]
 
     def _score(self, index: int, prompt: str, choices: Sequence[str]) -> list[float]:
@@ -114,3 +150,6 @@ class ScriptedEngine:
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "scripted", "model": self.name}
+
+    def usage(self) -> Usage:
+        return self._usage

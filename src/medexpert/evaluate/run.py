@@ -20,6 +20,7 @@ from medexpert.evaluate import metrics
 from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, resume
 from medexpert.evaluate.scoring import score
 from medexpert.evaluate.tasks import Task
+from medexpert.prompt import strategies
 from medexpert.records import (
     NO_ANSWER,
     Prediction,
@@ -27,7 +28,6 @@ from medexpert.records import (
     UserError,
     digest,
     to_json,
-    unknown_name,
 )
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ def evaluate(
         finished: dict[str, Any] = manifest.read_json(out / RESULT)
         return finished
     task.check_protocol(protocol)
-    strategies = _strategies()
-    if strategy not in strategies:
-        raise unknown_name("strategy", strategy, strategies)
+    chosen = strategies.get(strategy)
     setting = Setting(task, split, protocol, strategy, limit, seed, key)
     questions = _questions(task, data, split, limit, progress)
     header = _header(setting, engine, questions)
@@ -89,9 +87,10 @@ def evaluate(
     started = time.monotonic()
     earlier = float(manifest.read_json(out / HEADER).get("seconds", 0.0))
     try:
-        answers = strategies[strategy].predict(
-            questions[resumed:], engine, protocol=protocol, seed=seed
-        )
+        answers = chosen.predict(
+            questions[resumed:], engine, protocol=protocol, seed=seed,
+            examples=task.examples(data) if task.examples else (),
+        )  # fmt: skip
         if resumed < len(questions):
             done += _stream(answers, questions[resumed:], out / PREDICTIONS, progress, header)
     finally:
@@ -99,19 +98,12 @@ def evaluate(
         header["seconds"] = earlier + time.monotonic() - started
         manifest.write_json(out / HEADER, header)
     facts = {
-        **_provenance(setting, engine, strategies[strategy]),
+        **_provenance(setting, engine, chosen),
         "split_digest": header["split_digest"],
         "seconds": header["seconds"],
         "resumed_at": resumed,
     }
     return _finish(out, setting, questions, done, facts)
-
-
-def _strategies() -> Mapping[str, Any]:
-    from medexpert.prompt import STRATEGIES
-
-    table: Mapping[str, Any] = STRATEGIES
-    return table
 
 
 def _questions(

@@ -39,9 +39,18 @@ class Strategy(Protocol):
     def version(self) -> str: ...
 
     def predict(
-        self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
+        self,
+        questions: Sequence[Question],
+        engine: Engine,
+        *,
+        protocol: str,
+        seed: int,
+        examples: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
-        """One prediction a question, in order, yielded as soon as its batch is done."""
+        """One prediction a question, in order, yielded as soon as its batch is done.
+
+        `examples` are solved questions, never of the split that is asked, which may be shown.
+        """
         ...
 
 
@@ -134,14 +143,17 @@ def complete(
     max_tokens: int,
     seed: int,
     stop: Sequence[str],
+    temperature: float = 0.0,
+    top_p: float = 1.0,
 ) -> list[Any]:
-    """Greedy completions of (question id, prompt) pairs. Raises UserError naming the question."""
+    """Completions of (question id, prompt) pairs. Raises UserError naming the question."""
     try:
         return list(
             engine.complete(
-                [prompt for _, prompt in asked], max_tokens=max_tokens, stop=stop, seed=seed
+                [prompt for _, prompt in asked], max_tokens=max_tokens, stop=stop, seed=seed,
+                temperature=temperature, top_p=top_p,
             )
-        )
+        )  # fmt: skip
     except UserError as error:
         raise _for_question(error, [question for question, _ in asked]) from None
 

@@ -26,7 +26,13 @@ class Direct:
         return versioned(1, TEMPLATES)
 
     def predict(
-        self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
+        self,
+        questions: Sequence[Question],
+        engine: Engine,
+        *,
+        protocol: str,
+        seed: int,
+        examples: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
         """See `asking.Strategy`. `seed` is not used: nothing is drawn."""
         for group in in_batches(questions, self.batch):

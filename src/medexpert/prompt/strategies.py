@@ -1,20 +1,68 @@
-"""The table of strategies. To add one: a file beside this, a line here, a transcript test."""
+"""The table of strategies. To add one: a file beside this, a line here, a transcript test.
+
+A strategy is a frozen dataclass; its fields other than `name` are its options. `voc:k=3:batch=4` is
+`voc` with two options set, and that text is its name in recipes, results and reports.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from medexpert.prompt.asking import Strategy
 from medexpert.prompt.direct import Direct
 from medexpert.prompt.voc import Voc
-from medexpert.records import unknown_name
+from medexpert.records import UserError, unknown_name
 
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (Direct(), Voc(), Voc(name="voc-likelihood", likelihood=True))
 }
+BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 
 def get(name: str, *, where: str = "") -> Strategy:
-    """The strategy of this name. Raises UserError listing the known ones."""
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES, where=where)
-    return STRATEGIES[name]
+    """The strategy of this name, with its options set.
+
+    Raises UserError listing the known names or options, and for a value of another kind.
+    """
+    own, *options = name.split(":")
+    if own not in STRATEGIES:
+        raise unknown_name("strategy", own, STRATEGIES, where=where)
+    strategy: Any = STRATEGIES[own]
+    if not options:
+        found: Strategy = strategy
+        return found
+    made: Strategy = dataclasses.replace(strategy, name=name, **_values(strategy, options, where))
+    return made
+
+
+def _values(strategy: Any, options: Sequence[str], where: str) -> dict[str, Any]:
+    known = {part.name: getattr(strategy, part.name) for part in dataclasses.fields(strategy)}
+    del known["name"]
+    values: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if key not in known:
+            raise unknown_name(f"option of {strategy.name}", key, known, where=where)
+        if not equals or key in values:
+            raise UserError(
+                f"option {option!r} of {strategy.name}",
+                where=where, allowed=f"{key}=VALUE, once",
+            )  # fmt: skip
+        values[key] = _value(text, known[key], f"option {key} of {strategy.name}", where)
+    return values
+
+
+def _value(text: str, like: Any, what: str, where: str) -> Any:
+    """The text as the kind of value the option has."""
+    try:
+        if isinstance(like, bool):
+            return BOOLEANS[text.casefold()]
+        return type(like)(text)
+    except (KeyError, ValueError):
+        allowed = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise UserError(
+            f"{what}: {text!r}", where=where, allowed=allowed.get(type(like), type(like).__name__)
+        ) from None

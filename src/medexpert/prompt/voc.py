@@ -86,7 +86,13 @@ class Voc:
         return versioned(1, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
 
     def predict(
-        self, questions: Sequence[Question], engine: Engine, *, protocol: str, seed: int
+        self,
+        questions: Sequence[Question],
+        engine: Engine,
+        *,
+        protocol: str,
+        seed: int,
+        examples: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
         """See `asking.Strategy`. `seed` is handed to the engine; decoding is greedy."""
         for group in in_batches(questions, self.batch):

@@ -18,7 +18,8 @@ class Task:
 
     `load(root, split)` gives the questions in their official order; `official` says whether this is
     a published benchmark, which a full run on split "test" under the first of `protocols` is;
-    `withheld` names protocols that cannot run, each with the reason.
+    `withheld` names protocols that cannot run, each with the reason. `examples(root)` gives solved
+    questions of another split that a strategy may show; None = the benchmark has none.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Task:
     official: bool
     note: str = ""
     withheld: tuple[tuple[str, str], ...] = ()
+    examples: Callable[[Path], list[Question]] | None = None
 
     def is_official(self, split: str, protocol: str) -> bool:
         """Whether all questions of this split under this protocol are the published benchmark."""

@@ -1,0 +1,84 @@
+"""What the questions of a batch were asked, answered and counted: the part every strategy shares.
+
+Per question it keeps the prompts (as a digest), the templates, and the tokens as if nothing were
+shared; what an engine saved by sharing is in its `usage()`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from medexpert.prompt import asking
+from medexpert.prompt.asking import Scored
+from medexpert.records import digest
+
+if TYPE_CHECKING:
+    from medexpert.engines.base import Completion, Engine
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt for free text, and the question it belongs to."""
+
+    question: str
+    prompt: str
+    template: str
+
+
+class Ledger:
+    """Passes prompts on to the engine and notes, question by question, what it cost."""
+
+    def __init__(self, engine: Engine, *, seed: int) -> None:
+        self.engine, self.seed = engine, seed
+        self._prompts: dict[str, list[str]] = {}
+        self._templates: dict[str, set[str]] = {}
+        self._tokens: dict[str, Counter[str]] = {}
+
+    def complete(
+        self,
+        asked: Sequence[Asked],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        draw: int = 0,
+    ) -> list[Completion]:
+        """One completion a prompt, in order. `draw` tells repeated samples of one prompt apart.
+
+        Raises UserError naming the question whose prompt does not fit.
+        """
+        made: list[Completion] = asking.complete(
+            [(item.question, item.prompt) for item in asked], self.engine, max_tokens=max_tokens,
+            stop=stop, temperature=temperature, top_p=top_p, seed=self.seed + draw,
+        )  # fmt: skip
+        for item, completion in zip(asked, made, strict=True):
+            self._note(item.question, item.prompt, item.template, completion.tokens)
+        return made
+
+    def score(self, asked: Sequence[Scored]) -> list[list[float]]:
+        """[prompt][label] log-probabilities, see `asking.score`."""
+        rows = asking.score(asked, self.engine)
+        for item in asked:
+            self._note(item.question, item.prompt, item.template, 0)
+        return rows
+
+    def _note(self, question: str, prompt: str, template: str, generated: int) -> None:
+        self._prompts.setdefault(question, []).append(prompt)
+        self._templates.setdefault(question, set()).add(template)
+        counts = self._tokens.setdefault(question, Counter({"prompt": 0, "generated": 0}))
+        counts["prompt"] += self.engine.count_tokens(prompt)
+        counts["generated"] += generated
+
+    def trace(self, question: str) -> dict[str, Any]:
+        """`calls`, `templates`, `prompts` (a digest) and `tokens` of a question."""
+        prompts = self._prompts.get(question, [])
+        return {
+            "calls": len(prompts),
+            "templates": sorted(self._templates.get(question, ())),
+            "prompts": digest(prompts),
+            "tokens": dict(self._tokens.get(question, {"prompt": 0, "generated": 0})),
+        }
