@@ -6,7 +6,7 @@ rows of 512 tokens this is two to five times faster (docs/log.md, "Training spee
 In bf16 the scores are rounded before the softmax, as in transformers' eager attention.
 
 Legend: B rows, T tokens a row, H query heads, G key heads (H / G queries share a key head), D size
-of a head, n tokens of an item.
+of a head, n tokens of an item, R rows taken together, N = R x G.
 
     P = softmax(scale Q K^T + mask),  O = P V
     dV = P^T dO,  dS = P * (dO V^T - rowsum(P * dO V^T)),  dQ = scale dS K,  dK = scale dS^T Q
@@ -14,10 +14,11 @@ of a head, n tokens of an item.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -39,15 +40,35 @@ def _kept(rows: int, heads: int, width: int, both_ways: bool) -> int:
     return rows * heads * (width * width if both_ways else sum(ends))
 
 
-def _runs(items: torch.Tensor) -> list[tuple[int, int, int]]:
-    """(row, start, end) of each item; `items` (B, T)."""
+class _Item(NamedTuple):
+    """Tokens start to end of the rows `at` (a list, or all of them); `prefix` (n,) or None."""
+
+    at: Any
+    start: int
+    end: int
+    prefix: torch.Tensor | None
+
+
+def _runs(items: torch.Tensor, prefix: torch.Tensor | None) -> list[_Item]:
+    """The items of a batch; causal ones that lie alike in several rows are taken together.
+
+    `items` (B, T). Fewer and larger products: starting them and waiting for them costs as well.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
     found = []
     for row, numbers in enumerate(items):
         cuts = (numbers[1:] != numbers[:-1]).nonzero().flatten().add_(1).tolist()
         edges = [0, *cuts, len(numbers)]
         for start, end in itertools.pairwise(edges):
-            if int(numbers[start]) != UNSEEN:
-                found.append((row, start, end))
+            if int(numbers[start]) == UNSEEN:
+                continue
+            seen = None if prefix is None else prefix[row, start:end]
+            if seen is not None and bool(seen.any()):
+                found.append(_Item([row], start, end, seen))
+            else:  # plain causal
+                alike.setdefault((start, end), []).append(row)
+    for (start, end), rows in alike.items():
+        found.append(_Item(rows if len(rows) < len(items) else slice(None), start, end, None))
     return found
 
 
@@ -58,22 +79,45 @@ def _blocks(n: int, both_ways: bool) -> Iterator[tuple[int, int, int]]:
         yield start, end, n if both_ways else end
 
 
+@functools.cache
+def _after(rows: int, keys: int, diagonal: int) -> torch.Tensor:
+    """(rows, keys) bool: the key lies after the query, whose number is its row + diagonal."""
+    return torch.ones(rows, keys, dtype=torch.bool).triu_(diagonal + 1)
+
+
 def _weights(
     queries: torch.Tensor, keys: torch.Tensor, start: int, end: int, prefix: torch.Tensor | None,
-    scale: float,
+    scale: float, out: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    """P (G, H/G, end - start, k) of a block; queries (G, H/G x its length, D), keys (G, k, D)."""
+    """P (N, H/G x m, k) of a block of m = end - start queries, in the place `out` where it is kept.
+
+    queries (N, H/G x m, D), keys (N, k, D), N = R x G for R rows.
+    """
     scores = torch.baddbmm(
         queries.new_zeros(()), queries, keys.transpose(1, 2), beta=0, alpha=scale
     )
     shaped = scores.view(len(keys), -1, end - start, keys.shape[1])
     if prefix is None:  # only the last keys can lie after a query
-        unseen = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
-        shaped[..., start:].masked_fill_(unseen, -math.inf)
+        shaped[..., start:].masked_fill_(_after(end - start, end - start, 0), -math.inf)
     else:
-        unseen = torch.ones(end - start, keys.shape[1], dtype=torch.bool).triu_(start + 1)
-        shaped.masked_fill_(unseen & ~prefix, -math.inf)
-    return torch.softmax(shaped, -1)
+        shaped.masked_fill_(_after(end - start, keys.shape[1], start) & ~prefix, -math.inf)
+    if not len(out):
+        return torch.softmax(scores, -1)
+    torch.softmax(scores, -1, out=out[: scores.numel()].view_as(scores))
+    return out[: scores.numel()].view_as(scores)
+
+
+def _split(states: torch.Tensor, item: _Item, groups: int) -> torch.Tensor:
+    """The item's part of (B, H, T, D) as (R x G, H/G, n, D)."""
+    part = states[item.at, :, item.start : item.end]
+    return part.reshape(len(part) * groups, -1, *part.shape[2:])
+
+
+def _place(into: torch.Tensor, item: _Item, found: torch.Tensor, start: int, end: int) -> None:
+    """Write (R x G, H/G x m, D), a block of the item, to (B, H, T, D)."""
+    heads, size = into.shape[1], into.shape[3]
+    shaped = found.view(-1, heads, end - start, size).to(into.dtype)
+    into[item.at, :, item.start + start : item.start + end] = shaped
 
 
 @torch.library.custom_op("medexpert::packed_attention", mutates_args=())
@@ -91,27 +135,15 @@ def packed_attention(
     out = query.new_zeros((rows, width, heads, size))
     kept = query.new_empty(_kept(rows, heads, width, prefix is not None))
     at = 0
-    for row, first, last in _runs(items):
-        n = last - first
-        q = query[row, :, first:last].view(groups, -1, n, query.shape[-1])  # (G, H/G, n, D)
-        k = key[row, :, first:last].contiguous()
-        v = value[row, :, first:last].contiguous()
-        o = out[row, first:last].view(n, groups, -1, size)  # (n, G, H/G, D)
-        seen = _prefix_of(prefix, row, first, last)
-        for start, end, keys in _blocks(n, seen is not None):
-            p = _weights(q[:, :, start:end].flatten(1, 2), k[:, :keys], start, end, seen, scale)
-            if len(kept):
-                kept[at : at + p.numel()].view_as(p).copy_(p)
-                at += p.numel()
-            mixed = torch.bmm(p.flatten(1, 2), v[:, :keys])
-            o[start:end] = mixed.view(groups, -1, end - start, size).permute(2, 0, 1, 3)
+    for item in _runs(items, prefix):
+        q = _split(query, item, groups)
+        k, v = (_split(x, item, groups)[:, 0].contiguous() for x in (key, value))  # (N, n, D)
+        for start, end, keys in _blocks(k.shape[1], item.prefix is not None):
+            queries = q[:, :, start:end].flatten(1, 2)
+            p = _weights(queries, k[:, :keys], start, end, item.prefix, scale, kept[at:])
+            at += p.numel() if len(kept) else 0
+            _place(out.transpose(1, 2), item, torch.bmm(p, v[:, :keys]), start, end)
     return out, kept
-
-
-def _prefix_of(prefix: torch.Tensor | None, row: int, first: int, last: int) -> torch.Tensor | None:
-    """The prefix of an item, None where it has none (then it is plain causal)."""
-    found = None if prefix is None else prefix[row, first:last]
-    return found if found is not None and bool(found.any()) else None
 
 
 @packed_attention.register_fake
@@ -133,33 +165,28 @@ def packed_attention_back(
     d_query = torch.zeros_like(query)
     d_key, d_value = torch.zeros_like(key), torch.zeros_like(value)
     at = 0
-    for row, first, last in _runs(items):
-        n = last - first
-        q = query[row, :, first:last].view(groups, -1, n, query.shape[-1])
-        up = upstream[row, first:last].reshape(n, groups, -1, upstream.shape[-1])
-        up = up.permute(1, 2, 0, 3)
-        k = key[row, :, first:last].contiguous()
-        v = value[row, :, first:last].contiguous()
-        dq = d_query[row, :, first:last].view(groups, -1, n, query.shape[-1])
+    for item in _runs(items, prefix):
+        q = _split(query, item, groups)
+        up = _split(upstream.transpose(1, 2), item, groups)
+        k, v = (_split(x, item, groups)[:, 0].contiguous() for x in (key, value))  # (N, n, D)
         wide = torch.promote_types(k.dtype, torch.float32)
         dk, dv = (torch.zeros(k.shape, dtype=wide) for _ in range(2))
-        seen = _prefix_of(prefix, row, first, last)
-        for start, end, keys in _blocks(n, seen is not None):
-            queries = q[:, :, start:end].flatten(1, 2)  # (G, m, D)
+        for start, end, keys in _blocks(k.shape[1], item.prefix is not None):
+            queries = q[:, :, start:end].flatten(1, 2)  # (N, H/G x m, D)
             goal = up[:, :, start:end].flatten(1, 2)
             if len(kept):
-                size = queries.shape[0] * queries.shape[1] * keys
-                p = kept[at : at + size].view(groups, -1, keys)
-                at += size
+                number = queries.shape[0] * queries.shape[1] * keys
+                p = kept[at : at + number].view(*queries.shape[:2], keys)
+                at += number
             else:
-                p = _weights(queries, k[:, :keys], start, end, seen, scale).flatten(1, 2)
+                p = _weights(queries, k[:, :keys], start, end, item.prefix, scale, kept)
             dv[:, :keys] += torch.bmm(p.transpose(1, 2), goal)
             d_p = torch.bmm(goal, v[:, :keys].transpose(1, 2))
             d_s = torch.ops.aten._softmax_backward_data(d_p, p, -1, p.dtype)
-            dq[:, :, start:end] = torch.bmm(d_s, k[:, :keys]).view_as(q[:, :, start:end])
+            _place(d_query, item, torch.bmm(d_s, k[:, :keys]), start, end)
             dk[:, :keys] += torch.bmm(d_s.transpose(1, 2), queries)
-        d_key[row, :, first:last] = dk.mul_(scale)
-        d_value[row, :, first:last] = dv
+        _place(d_key, item, dk.mul_(scale), 0, k.shape[1])
+        _place(d_value, item, dv, 0, k.shape[1])
     return d_query.mul_(scale), d_key, d_value
 
 

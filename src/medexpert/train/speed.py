@@ -13,6 +13,7 @@ import os
 import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -124,13 +125,24 @@ def prepare(
     enough = REPAID if device.type == "cpu" else REPAID_CUDA
     if settings.compile == "auto" and total < enough:
         return f"compile off: {total:.1e} operations do not repay it (compile = on does it anyway)"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
+    kept = _keep_compiled()
     for layer in layers(learner.model):
         layer.forward = _CompiledLayer(layer)
     learner.softmax = _compiled(row_softmax, dynamic=True)
     learner.width = settings.sequence_length
-    kept = os.environ["TORCHINDUCTOR_CACHE_DIR"]
     return f"compile on: the first step takes a minute or two, once (kept in {kept})"
+
+
+def _keep_compiled() -> str:
+    """The folder where compiled code stays from run to run: the variable's, else in our cache.
+
+    torch sets the variable to a temporary folder by itself, which a restart of the machine empties.
+    """
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
+    if not given or given.startswith(os.path.join(tempfile.gettempdir(), "torchinductor_")):
+        given = str(cache_root() / "compiled")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = given
+    return given
 
 
 def _in_the_way(learner: Learner, settings: Stage, device: torch.device) -> str:
