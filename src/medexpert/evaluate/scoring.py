@@ -17,7 +17,7 @@ from medexpert.records import NO_ANSWER, Prediction, Question
 def by_letters(
     predictions: Sequence[Prediction], questions: Sequence[Question]
 ) -> tuple[list[Prediction], tuple[str, ...]]:
-    """The same answers named A, B, ... by the place of each question's own choices, and the letters.
+    """The same answers named A, B, ... by the place of the choices, and the letters in use.
 
     For tasks without common choices: choice, answer and the keys of `probabilities` become letters.
     """

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medexpert.evaluate.tasks.task import Task
-from medexpert.prompt.options import LETTERS, distinct
+from medexpert.prompt.options import distinct
 from medexpert.records import Example, Question, UserError
 
 SEVERAL = "several_right_answers"
@@ -73,7 +73,7 @@ class Source:
     @property
     def lang(self) -> str:
         """The language the catalogue states."""
-        return self._entry().lang
+        return str(self._entry().lang)
 
     def _entry(self) -> Any:
         from medexpert.data.catalogue import BENCHMARKS, find
@@ -85,9 +85,7 @@ Convert = Callable[[Example, str], "Question | str"]
 """(example, language) -> a question, or why there is none."""
 
 
-def questions(
-    source: Source, root: Path, convert: Convert
-) -> tuple[list[Question], Counter[str]]:
+def questions(source: Source, root: Path, convert: Convert) -> tuple[list[Question], Counter[str]]:
     """Questions in file order, and how many items were left out, by reason."""
     from medexpert.data.readers.rows import Drop
 
@@ -95,7 +93,7 @@ def questions(
     asked: list[Question] = []
     left_out: Counter[str] = Counter()
     for item in source.examples(root):
-        made = item.reason if isinstance(item, Drop) else None
+        made: Question | str = item.reason if isinstance(item, Drop) else ""
         if isinstance(item, Example):
             made = convert(item, lang)
         if isinstance(made, Question):
@@ -190,8 +188,3 @@ def exam(
         splits=tuple(sources),
         left_out=lambda root, split: dict(questions(source(split), root, convert)[1]),
     )
-
-
-def most_options(asked: list[Question]) -> str:
-    """The letters in use, A to the last one of the longest question."""
-    return LETTERS[: max((len(question.choices) for question in asked), default=0)]

@@ -36,7 +36,7 @@ def is_own_file(name: str) -> bool:
 
 
 def own_file(name: str) -> Task:
-    """The task of `file:PATH`. Raises UserError with every fault of the file, each with its line."""
+    """The task of `file:PATH`. Raises UserError with all faults of the file, each with its line."""
     path = Path(name.removeprefix(PREFIX)).expanduser()
     asked = read(path)
     words = asked[0].choices
