@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from medexpert import __version__, launch
+from medexpert import __version__, door_scores, launch
 from medexpert.door import RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
 from medexpert.records import UserError, unknown_name
@@ -136,9 +136,7 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Option(help="model folder, catalogue name, hub id or .gguf")],
     out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
-    task: Annotated[
-        str, typer.Option(help="benchmark, or file:PATH of your own questions")
-    ] = "pubmedqa",
+    task: Annotated[str, typer.Option(help="benchmark: pubmedqa or trialgen")] = "pubmedqa",
     data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
     strategy: Annotated[str, typer.Option(help="direct, voc or voc-likelihood")] = "direct",
     protocol: Annotated[
@@ -187,39 +185,6 @@ def compare(
     from medexpert.evaluate.compare import compare as compare_folders
 
     print(json.dumps(compare_folders(first, second), indent=2))
-
-
-@app.command()
-def harnesses(
-    folder: Annotated[Path, typer.Argument(help="an evaluation folder, answers generated")],
-    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
-    more: Annotated[
-        list[Path] | None, typer.Option(help="folders of other splits, which HELM counts too")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-) -> None:
-    """Score one prediction set by the rules of several harnesses, and tell the spread.
-
-    Example: medexpert harnesses runs/demo/evaluate/adapt/cot --data DIR
-    """
-    from medexpert.verbs import harness_table
-
-    print(harness_table(folder, data=data, more=more or [], as_json=as_json))
-
-
-@app.command()
-def folds(
-    folders: Annotated[list[Path], typer.Argument(help="evaluation folders, one a fold model")],
-    out: Annotated[Path, typer.Option(help="folder for result.json and predictions")],
-) -> None:
-    """Cross-validation models on the test: mean and sd, and their ensemble apart.
-
-    Example: medexpert folds runs/fold-0/evaluate/adapt/direct runs/fold-1/evaluate/adapt/direct
-    --out results/folds
-    """
-    from medexpert.verbs import fold_table
-
-    print(fold_table(folders, out=out))
 
 
 @app.command()
@@ -326,6 +291,9 @@ def models_verify(
     from medexpert.model.base import describe, fetch
 
     print(json.dumps(describe(fetch(name, progress=say)), indent=2))
+
+
+door_scores.add_to(app)
 
 
 def _show_report(root: Path) -> None:

@@ -86,26 +86,6 @@ def evaluate_model(
     )
 
 
-def harness_table(folder: Path, *, data: Path, more: list[Path], as_json: bool) -> str:
-    """One evaluation by the rules of several harnesses, as Markdown or JSON."""
-    from medexpert.evaluate.harnesses import Row, harnesses, markdown
-    from medexpert.evaluate.tasks import task_named
-
-    found = harnesses(
-        folder, load=lambda task, split: task_named(task).load(data, split), more=more
-    )
-    if as_json:
-        return json.dumps(found, ensure_ascii=False, indent=2)
-    return markdown([Row(**row) for row in found["rows"]], found["title"])
-
-
-def fold_table(folders: list[Path], *, out: Path) -> str:
-    """Mean and sd of fold models, and their ensemble, as Markdown; all numbers go to `out`."""
-    from medexpert.evaluate.folds import fold_models, markdown
-
-    return markdown(fold_models(folders, out))
-
-
 def ask_model(
     question: str,
     *,
