@@ -78,7 +78,7 @@ def lm_eval_prompt(question: Question, protocol: str, chat: ChatFormat, chosen: 
     letters = LETTERS[: len(question.choices)]
     fields = {
         "question": question.question,
-        "options": list(zip(letters, printed(question.choices), strict=True)),
+        "options": dict(zip(letters, printed(question.choices), strict=True)),
         "subject": question.ids.get("subject", "any subject").replace("_", " "),
     }
     kind = f"lm_eval.{name}"
