@@ -127,7 +127,7 @@ def _helm(items: Sequence[Answered]) -> Row:
     found = [rules.helm(item.text, len(item.choices)) for item in items]
     note = "exact match of the letter"
     if items[0].worded:
-        note += f"; {len(items)} of its {HELM_ROWS} rows, which are not the official 500"
+        note += f"; of PubMedQA it counts all {HELM_ROWS:,} rows, here {len(items)} items"
     return _row("HELM", items, found, note=note)
 
 
