@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from medexpert import __version__, launch
+from medexpert import __version__, door_scores, launch
 from medexpert.door import RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
 from medexpert.records import UserError, unknown_name
@@ -291,6 +291,9 @@ def models_verify(
     from medexpert.model.base import describe, fetch
 
     print(json.dumps(describe(fetch(name, progress=say)), indent=2))
+
+
+door_scores.add_to(app)
 
 
 def _show_report(root: Path) -> None:

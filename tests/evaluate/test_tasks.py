@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from medexpert.data.catalogue import BENCHMARKS
 from medexpert.evaluate.metrics import official_score
-from medexpert.evaluate.tasks import TASKS, task_named
+from medexpert.evaluate.tasks import GROUPS, TASKS, task_named, tasks_named
 from medexpert.manifest import read_json
 from medexpert.records import UserError
 
@@ -15,18 +16,35 @@ DATA = Path(os.environ.get("MEDEXPERT_DATA", Path(__file__).parents[3] / "shared
 
 
 def test_names() -> None:
-    assert {name: task.official for name, task in TASKS.items()} == {
-        "pubmedqa": True,
-        "trialgen": False,
-    }
+    assert {"pubmedqa", "trialgen", "medqa-us", "bioasq-yesno", "mmlu-anatomy"} <= set(TASKS)
+    assert [name for name, task in TASKS.items() if task.name != name] == []
+    assert not TASKS["trialgen"].official
     with pytest.raises(UserError, match=r"unknown task 'pubmed_qa'.*did you mean 'pubmedqa'\?"):
         task_named("pubmed_qa")
+    assert [task.name for task in tasks_named("medqa-us")] == ["medqa-us"]
+    assert {task.name for task in tasks_named("mmlu-general")} == set(GROUPS["mmlu-general"])
+    with pytest.raises(UserError, match=r"did you mean 'mmlu-medical'\?"):
+        tasks_named("mmlu-medica")
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+def test_the_items_of_every_task_can_be_kept_out_of_training() -> None:
+    for task in TASKS.values():
+        assert task.kept_out_as in BENCHMARKS or task.name == "trialgen", task.name
+
+
+@pytest.mark.parametrize("name", ["pubmedqa", "trialgen"])
 def test_the_conclusion_is_withheld(name: str) -> None:
     with pytest.raises(UserError, match=r"'reasoning-free' cannot run on .*: it shows the concl"):
         task_named(name).check_protocol("reasoning-free")
+
+
+def test_reasoning_free_is_a_task_of_its_own_and_never_pubmedqa() -> None:
+    task = task_named("pubmedqa-reasoning-free")
+    task.check_protocol("reasoning-free")
+    assert not any(task.is_official(split, "reasoning-free") for split in task.splits)
+    for protocol in TASKS["pubmedqa"].protocols:
+        with pytest.raises(UserError, match="shows the conclusion; task pubmedqa measures that"):
+            task.check_protocol(protocol)
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -57,3 +75,74 @@ def test_pubmedqa_is_the_official_test() -> None:
     dev = task_named("pubmedqa").load(DATA, "dev-0")
     assert len(dev) == 50
     assert not {q.id for q in dev} & set(gold)
+
+
+# -- the published files -----------------------------------------------------------------------
+
+# What the folder of published copies holds: rows a file, and of these what cannot be asked.
+COUNTS: dict[str, tuple[int, dict[str, int]]] = {
+    "pubmedqa": (500, {}),
+    "pubmedqa-reasoning-free": (500, {}),
+    "medqa-us": (1273, {}),
+    "medmcqa-a": (2078, {}),
+    "headqa-dev": (1366, {"needs_image": 30}),
+    "bioasq-yesno": (1497, {"kind_qa": 1088}),
+    "medqa-mcmle-a": (1732, {}),
+    "cmexam-a": (1039, {"several_right_answers": 38}),
+    "cmb-a": (977, {}),
+    "mmlu-anatomy": (135, {}),
+    "mmlu-college_medicine": (173, {}),
+    "mmlu-professional_medicine": (272, {}),
+    "mmlu-human_sexuality": (135, {}),
+    "mmlu-high_school_world_history": (237, {}),
+    "mmlu-elementary_mathematics": (378, {}),
+    "mmlu-sociology": (201, {}),
+    "mmlu-computer_security": (100, {}),
+    "cmmlu-clinical_knowledge": (237, {}),
+    "cmmlu-anatomy": (148, {}),
+    "cmmlu-college_medicine": (273, {}),
+    "cmmlu-nutrition": (145, {}),
+}
+SHOWN = {
+    "pubmedqa": 450, "medqa-us": 1030, "headqa-dev": 2589, "cmexam-a": 6600, "mmlu-anatomy": 5,
+    "cmmlu-nutrition": 5,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_every_published_item_is_asked_or_counted(name: str, real_data: Path) -> None:
+    task = task_named(name)
+    asked = task.load(real_data, "test")
+    left_out = task.left_out(real_data, "test") if task.left_out else {}
+    rows, expected = COUNTS[name]
+    assert left_out == expected
+    assert len(asked) == rows - sum(expected.values())
+    assert len({question.id for question in asked}) == len(asked)
+    for question in asked:
+        assert question.answer in question.choices
+        assert len(set(question.choices)) == len(question.choices) >= 2
+        assert all(text.strip() for text in (question.question, *question.choices))
+        assert bool(question.long_answer) == (name == "pubmedqa-reasoning-free")
+    assert {question.lang for question in asked} == {
+        "zh" if name.startswith(("cm", "medqa-mcmle")) else "en"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(SHOWN))
+def test_what_may_be_shown_is_never_asked(name: str, real_data: Path) -> None:
+    task = task_named(name)
+    assert task.examples is not None
+    shown = task.examples(real_data)
+    assert len(shown) == SHOWN[name]
+    assert not {q.id for q in shown} & {q.id for q in task.load(real_data, "test")}
+
+
+@pytest.mark.slow
+def test_every_task_of_the_folder_is_counted_above(real_data: Path) -> None:
+    for name, task in TASKS.items():
+        if name in COUNTS or name == "trialgen":
+            continue
+        with pytest.raises(UserError, match=r"file not found|has no file"):
+            task.load(real_data, "test")

@@ -94,7 +94,7 @@ def test_faults_name_the_question(walking: Question) -> None:
 
 
 def test_versions_tell_strategies_apart() -> None:
-    assert set(STRATEGIES) == {"direct", "voc", "voc-likelihood"}
+    assert set(STRATEGIES) == {"direct", "lm-eval", "voc", "voc-likelihood"}
     assert all(name == strategy.name for name, strategy in STRATEGIES.items())
     assert STRATEGIES["direct"].version != STRATEGIES["voc"].version
 

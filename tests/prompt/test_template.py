@@ -30,6 +30,7 @@ FIELDS: dict[str, Any] = {
     "long_answer": "It is.", "evidence": "One.", "options": {"A": "alpha", "B": "beta"},
     "answer_idx": "B", "explanation": "Beta fits.", "choices": ["yes", "no"], "choice": "yes",
     "rationales": [("yes", "r1"), ("no", "r2")],
+    "subject": "anatomy", "references": ["It is."], "answer_given": "It was.",
     "messages": [
         {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"},
         {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "See you"},

@@ -26,7 +26,8 @@ class Comparison:
     """Second against first. Differences are second - first, as shares.
 
     `minimum_net_gain` is the smallest net number of items that exact McNemar would call p < .05 at
-    this many discordant items; None when no split of them could be significant.
+    this many discordant items; None when no split of them could be significant. The macro-F1
+    fields are None where questions have choices of their own, so that there are no classes.
     """
 
     first: str
@@ -36,8 +37,8 @@ class Comparison:
     accuracy_second: float
     accuracy_difference: float
     accuracy_interval: Interval
-    macro_f1_difference: float
-    macro_f1_interval: Interval
+    macro_f1_difference: float | None
+    macro_f1_interval: Interval | None
     mcnemar: McNemar
     minimum_net_gain: int | None
 
@@ -75,14 +76,27 @@ def comparison(first: Path, second: Path, *, seed: int = 0) -> Comparison:
     # Equal ids and answers may still hide another text (a changed data file).
     _agree("split_digest", results, first, second)
     ids = list(rows[0])
-    return _compare([rows[0][i] for i in ids], [rows[1][i] for i in ids], first, second, seed)
+    classes = results[0].get("labels", "choices") == "choices"
+    before, after = ([row[i] for i in ids] for row in rows)
+    return _compare(before, after, first, second, seed, classes=classes)
 
 
 def _compare(
-    before: Sequence[Prediction], after: Sequence[Prediction], first: Path, second: Path, seed: int
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    first: Path,
+    second: Path,
+    seed: int,
+    *,
+    classes: bool,
 ) -> Comparison:
     truth = [row.answer for row in before]
     old, new = [row.choice for row in before], [row.choice for row in after]
+    if not classes:  # thousands of texts: only right and wrong are alike between questions
+        truth = ["right"] * len(before)
+        old, new = (
+            ["right" if row.correct else "wrong" for row in rows] for rows in (before, after)
+        )
     test = statistics.mcnemar_of([r.correct for r in before], [r.correct for r in after])
     intervals = statistics.paired_bootstrap(truth, old, new, seed=seed)
     return Comparison(
@@ -94,8 +108,10 @@ def _compare(
         # Whole items before the division, so that no change is exactly zero.
         accuracy_difference=(test.gained - test.lost) / len(truth),
         accuracy_interval=intervals.accuracy,
-        macro_f1_difference=metrics.macro_f1(truth, new) - metrics.macro_f1(truth, old),
-        macro_f1_interval=intervals.macro_f1,
+        macro_f1_difference=(
+            metrics.macro_f1(truth, new) - metrics.macro_f1(truth, old) if classes else None
+        ),
+        macro_f1_interval=intervals.macro_f1 if classes else None,
         mcnemar=test,
         minimum_net_gain=statistics.minimum_detectable_items(test.discordant),
     )

@@ -89,7 +89,7 @@ def evaluate(
     try:
         answers = chosen.predict(
             questions[resumed:], engine, protocol=protocol, seed=seed,
-            examples=task.examples(data) if task.examples else (),
+            examples=_shown(task, data, questions),
         )  # fmt: skip
         if resumed < len(questions):
             done += _stream(answers, questions[resumed:], out / PREDICTIONS, progress, header)
@@ -102,6 +102,7 @@ def evaluate(
         "split_digest": header["split_digest"],
         "seconds": header["seconds"],
         "resumed_at": resumed,
+        "left_out": dict(task.left_out(data, split)) if task.left_out else {},
     }
     return _finish(out, setting, questions, done, facts)
 
@@ -122,6 +123,13 @@ def _questions(
             f"{task.name}: limit {limit} is more than the {len(questions)} questions; all taken"
         )
     return questions[:limit] if limit else questions
+
+
+def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Question]:
+    """Solved questions that may be shown, without any that is asked: dev folds share items."""
+    asked = {question.id for question in questions}
+    found = task.examples(data) if task.examples else []
+    return [question for question in found if question.id not in asked]
 
 
 def _header(setting: Setting, engine: Engine, questions: Sequence[Question]) -> dict[str, Any]:
@@ -215,7 +223,7 @@ def _finish(
     whole = setting.task.is_official(setting.split, setting.protocol) and not setting.limit
     result = {
         **{name: facts[name] for name in ("task", "task_version", "protocol", "strategy", "model")},
-        **score(predictions, setting.task.choices, seed=setting.seed),
+        **score(predictions, setting.task.choices, seed=setting.seed, questions=questions),
         "official": whole,
         # The official scorer takes all test ids or none; the unparsed are left out, not guessed.
         "official_complete": whole and len(parsed) == len(predictions),
@@ -223,7 +231,7 @@ def _finish(
         **facts,
         "versions": manifest.versions(),
     }
-    if result["official_complete"]:
+    if result["official_complete"] and setting.task.choices:  # the rule is for common labels
         truth = {q.id: q.answer for q in questions}
         result["official_score"] = metrics.official_score(parsed, truth)
     manifest.write_json(out / OFFICIAL, parsed)
@@ -247,7 +255,7 @@ def _provenance(setting: Setting, engine: Engine, strategy: Any) -> dict[str, An
         "choices": list(setting.task.choices),
         "model": engine.name,
         "engine": engine.facts(),
-        "leaks": leaks(engine.facts().get("lineage") or {}, setting.task.name),
+        "leaks": leaks(engine.facts().get("lineage") or {}, setting.task.kept_out_as),
         "seed": setting.seed,
         "limit": setting.limit,
         "key": setting.key,
@@ -270,7 +278,7 @@ def leaks(lineage: Mapping[str, Any], task: str) -> bool:
 def _examples(questions: Sequence[Question]) -> list[dict[str, Any]]:
     """The text of up to EXAMPLE_POOL questions, chosen by hash of the id: see EXAMPLE_POOL."""
     chosen = sorted(questions, key=lambda q: digest(q.id))[:EXAMPLE_POOL]
-    keys = ("id", "question", "contexts", "answer", "lang")
+    keys = ("id", "question", "choices", "contexts", "answer", "lang")
     return [{key: getattr(question, key) for key in keys} for question in chosen]
 
 

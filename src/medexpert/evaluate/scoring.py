@@ -4,29 +4,58 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from medexpert.evaluate import metrics, statistics
-from medexpert.records import NO_ANSWER, Prediction
+from medexpert.prompt.options import LETTERS
+from medexpert.records import NO_ANSWER, Prediction, Question
+
+
+def by_letters(
+    predictions: Sequence[Prediction], questions: Sequence[Question]
+) -> tuple[list[Prediction], tuple[str, ...]]:
+    """The same answers named A, B, ... by the place of the choices, and the letters in use.
+
+    For tasks without common choices: choice, answer and the keys of `probabilities` become letters.
+    """
+    asked = {question.id: question.choices for question in questions}
+    found = []
+    for row in predictions:
+        name = dict(zip(asked[row.id], LETTERS, strict=False)) | {NO_ANSWER: NO_ANSWER}
+        shares = {name[c]: row.probabilities[c] for c in asked[row.id]} if row.probabilities else {}
+        found.append(
+            replace(row, choice=name[row.choice], answer=name[row.answer], probabilities=shares)
+        )
+    return found, tuple(LETTERS[: max(len(choices) for choices in asked.values())])
 
 
 def score(
-    predictions: Sequence[Prediction], choices: Sequence[str], *, seed: int
+    predictions: Sequence[Prediction],
+    choices: Sequence[str],
+    *,
+    seed: int,
+    questions: Sequence[Question] = (),
 ) -> dict[str, Any]:
     """Every number of result.json that follows from the answers alone.
 
     NO_ANSWER counts as wrong. `macro_f1` follows the official rule, under which it is a class of
-    its own with F1 0; `macro_f1_choices` averages over the choices only.
+    its own with F1 0; `macro_f1_choices` averages over the choices only. Without common `choices`
+    the classes are letters (`labels` says so): the histogram and the confusion then show a liking
+    for a place, and macro-F1 says nothing about medicine.
     """
+    labels = "choices" if choices else "letters"
+    if not choices:
+        predictions, choices = by_letters(predictions, questions)
     truth = [p.answer for p in predictions]
     given = [p.choice for p in predictions]
     correct = sum(p.correct for p in predictions)
     unparsed = given.count(NO_ANSWER)
     return {
         "n": len(predictions),
+        "labels": labels,
         "correct": correct,
         "accuracy": metrics.accuracy(truth, given),
         "accuracy_interval": asdict(statistics.wilson(correct, len(predictions))),
@@ -55,7 +84,9 @@ def _calibration(
     rows = [p for p in predictions if p.probabilities and p.answer in choices]
     if not rows:
         return None
-    matrix = np.array([[p.probabilities[c] for c in choices] for p in rows], dtype=np.float64)
+    matrix = np.array(
+        [[p.probabilities.get(c, 0.0) for c in choices] for p in rows], dtype=np.float64
+    )
     gold = np.array([list(choices).index(p.answer) for p in rows], dtype=np.int64)
     return metrics.calibration(matrix, gold)
 

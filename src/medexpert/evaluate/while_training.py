@@ -48,7 +48,7 @@ def dev_meter(
     def measure(model: Any, tokenizer: Any) -> dict[str, float]:
         ask = strategies.get("direct", where="meter.select")
         found = list(ask.predict(questions, engine(model, tokenizer), protocol=protocol, seed=seed))
-        scores = score(found, task.choices, seed=seed)
+        scores = score(found, task.choices, seed=seed, questions=questions)
         calibration = scores["calibration"] or {}
         return {
             "n": len(found),

@@ -12,12 +12,13 @@ from typing import Any
 
 from medexpert.prompt.asking import Strategy
 from medexpert.prompt.direct import Direct
+from medexpert.prompt.lm_eval import LmEval
 from medexpert.prompt.voc import Voc
 from medexpert.records import UserError, unknown_name
 
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
-    for strategy in (Direct(), Voc(), Voc(name="voc-likelihood", likelihood=True))
+    for strategy in (Direct(), LmEval(), Voc(), Voc(name="voc-likelihood", likelihood=True))
 }
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 

@@ -6,6 +6,7 @@ PubMedQA's folds and trialgen need a fold or a seed, so the build calls them its
 from __future__ import annotations
 
 from medexpert.data.readers import (
+    apollo,
     articles,
     bioasq,
     conversations,
@@ -43,6 +44,7 @@ READERS: dict[str, Reader] = _joined(
     examples.READERS,
     questions.READERS,
     mcq.READERS,
+    apollo.READERS,
     conversations.READERS,
     instructions.READERS,
     bioasq.READERS,

@@ -124,14 +124,15 @@ def _family_blocks(family: Family) -> list[Block]:
 
 def _row(name: str, outcome: Comparison, adjusted: float) -> list[str]:
     least = outcome.minimum_detectable_difference
+    change, span = outcome.macro_f1_difference, outcome.macro_f1_interval
     return [
         name,
         str(outcome.n),
         f"+{outcome.mcnemar.gained} −{outcome.mcnemar.lost}",
         signed(outcome.accuracy_difference),
         signed_span(outcome.accuracy_interval.low, outcome.accuracy_interval.high),
-        signed(outcome.macro_f1_difference),
-        signed_span(outcome.macro_f1_interval.low, outcome.macro_f1_interval.high),
+        signed(change) if change is not None else "–",
+        signed_span(span.low, span.high) if span is not None else "–",
         p_value(outcome.mcnemar.p),
         p_value(adjusted),
         percent(least) if least is not None else "none",

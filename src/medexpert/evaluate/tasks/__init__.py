@@ -1,19 +1,47 @@
-"""The benchmarks, by exact name. To add one: a file here that makes a `Task`, a line in TASKS."""
+"""The benchmarks, by exact name. To add one: a `Task` in a file here, a line in TASKS."""
 
 from __future__ import annotations
 
-from medexpert.evaluate.tasks import pubmedqa, trialgen
+from medexpert.evaluate.tasks import bioasq, exams, pubmedqa, subjects, trialgen
+from medexpert.evaluate.tasks.own_file import is_own_file, own_file
 from medexpert.evaluate.tasks.task import Task
 from medexpert.records import unknown_name
 
-TASKS: dict[str, Task] = {task.name: task for task in (pubmedqa.TASK, trialgen.TASK)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        pubmedqa.TASK,
+        pubmedqa.REASONING_FREE,
+        trialgen.TASK,
+        *exams.ENGLISH,
+        bioasq.TASK,
+        *exams.CHINESE,
+        *subjects.TASKS,
+    )
+}
+GROUPS: dict[str, tuple[str, ...]] = subjects.GROUPS
+"""Tasks that are reported together: macro = mean over tasks, micro = over all their questions."""
 
 
 def task_named(name: str) -> Task:
-    """The task of this name. Raises UserError listing the names and the nearest one."""
+    """The task of this name, or of the file behind `file:PATH`.
+
+    Raises UserError listing the names and the nearest one, or every fault of the file.
+    """
+    if is_own_file(name):
+        return own_file(name)
     if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
+        raise unknown_name("task", name, [*TASKS, "file:PATH"])
     return TASKS[name]
 
 
-__all__ = ["TASKS", "Task", "task_named"]
+def tasks_named(name: str) -> list[Task]:
+    """The tasks of a group, or the one task of this name. Raises UserError as `task_named`."""
+    if name in GROUPS:
+        return [TASKS[member] for member in GROUPS[name]]
+    if is_own_file(name) or name in TASKS:
+        return [task_named(name)]
+    raise unknown_name("task", name, [*TASKS, *GROUPS, "file:PATH"])
+
+
+__all__ = ["GROUPS", "TASKS", "Task", "task_named", "tasks_named"]

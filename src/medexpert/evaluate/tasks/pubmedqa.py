@@ -1,7 +1,11 @@
 """PubMedQA, PQA-L: the official 500 test questions, or the dev part of one of the ten folds.
 
 Splits "test" and "dev-0" to "dev-9". The dev folds are for choosing prompts, steps and weights;
-the test split is for the one number at the end.
+the test split is for the one number at the end. What a strategy may show are training items of fold
+0, so no test item and none of dev-0.
+
+`pubmedqa-reasoning-free` is another task: its prompts show the conclusion, which states the answer.
+It measures how well a model reads a verdict, an upper bound, and is never a PubMedQA number.
 """
 
 from __future__ import annotations
@@ -22,10 +26,30 @@ def load(root: Path, split: str) -> list[Question]:
 
     if split == "test":
         return reader.test_questions(root)
+    return list(reader.fold_questions(root, _fold(split, "pubmedqa"))[1])
+
+
+def with_conclusions(root: Path, split: str) -> list[Question]:
+    """As :func:`load`, each question with its conclusion; for the diagnostic task alone."""
+    from medexpert.data.readers import pubmedqa as reader
+
+    if split == "test":
+        return reader.test_questions(root, keep_long_answer=True)
+    return list(reader.fold_questions(root, _fold(split, "pubmedqa-reasoning-free"))[1])
+
+
+def examples(root: Path) -> list[Question]:
+    """The 450 training items of fold 0, conclusions included."""
+    from medexpert.data.readers import pubmedqa as reader
+
+    return list(reader.fold_questions(root, 0)[0])
+
+
+def _fold(split: str, name: str) -> int:
     fold = re.fullmatch(r"dev-(\d)", split)
     if fold is None:
-        raise UserError(f"pubmedqa has no split {split!r}", allowed=", ".join(SPLITS))
-    return list(reader.fold_questions(root, int(fold.group(1)))[1])
+        raise UserError(f"{name} has no split {split!r}", allowed=", ".join(SPLITS))
+    return int(fold.group(1))
 
 
 TASK = Task(
@@ -37,6 +61,27 @@ TASK = Task(
     official=True,
     note="PubMedQA PQA-L, yes/no/maybe from question and abstract without its conclusion",
     withheld=(
-        ("reasoning-free", "it shows the conclusion, which the reader withholds from test items"),
+        (
+            "reasoning-free",
+            "it shows the conclusion, which the reader withholds from test items; the diagnostic "
+            "task pubmedqa-reasoning-free measures that",
+        ),
     ),
+    examples=examples,
+    splits=SPLITS,
+)
+REASONING_FREE = Task(
+    name="pubmedqa-reasoning-free",
+    version="1",
+    protocols=("reasoning-free",),
+    choices=CHOICES,
+    load=with_conclusions,
+    official=False,
+    note="a diagnostic that shows the conclusion, an upper bound: never to be called PubMedQA",
+    withheld=tuple(
+        (name, "this task shows the conclusion; task pubmedqa measures that")
+        for name in ("reasoning-required", "question-only")
+    ),
+    benchmark="pubmedqa",
+    splits=SPLITS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,11 @@ class Task:
     a published benchmark, which a full run on split "test" under the first of `protocols` is;
     `withheld` names protocols that cannot run, each with the reason. `examples(root)` gives solved
     questions of another split that a strategy may show; None = the benchmark has none.
+
+    `choices` are the words all questions choose from; empty where each question has its own, which
+    are then counted by letter. `benchmark` is the name under which the catalogue keeps the items
+    out of training data (and states the licence), where it is not the task's own. `left_out(root,
+    split)` counts published items that `load` does not ask, by reason.
     """
 
     name: str
@@ -31,10 +36,23 @@ class Task:
     note: str = ""
     withheld: tuple[tuple[str, str], ...] = ()
     examples: Callable[[Path], list[Question]] | None = None
+    benchmark: str = ""
+    splits: tuple[str, ...] = ("test",)
+    left_out: Callable[[Path, str], Mapping[str, int]] | None = None
 
     def is_official(self, split: str, protocol: str) -> bool:
         """Whether all questions of this split under this protocol are the published benchmark."""
         return self.official and split == "test" and protocol == self.protocols[0]
+
+    @property
+    def lettered(self) -> bool:
+        """Whether every question has its own choices, so that letters are counted, not words."""
+        return not self.choices
+
+    @property
+    def kept_out_as(self) -> str:
+        """The benchmark whose quarantine keeps this task's items out of training data."""
+        return self.benchmark or self.name
 
     def check_protocol(self, protocol: str) -> None:
         """Raises UserError for a protocol that this task does not have."""
@@ -45,4 +63,4 @@ class Task:
                     allowed=", ".join(self.protocols),
                 )
         if protocol not in self.protocols:
-            raise unknown_name("protocol", protocol, self.protocols)
+            raise unknown_name("protocol", protocol, self.protocols, where=self.name)

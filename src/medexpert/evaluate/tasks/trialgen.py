@@ -56,4 +56,5 @@ TASK = Task(
     official=False,
     note="imaginary trials made by a program: a test of the machinery, not a medical result",
     withheld=(("reasoning-free", "it shows the conclusion, which is withheld from test items"),),
+    splits=("test", *(f"dev-{fold}" for fold in range(10))),
 )

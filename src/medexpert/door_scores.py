@@ -1,0 +1,87 @@
+"""The door to what stands beside a single score: harnesses, folds, groups, open questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medexpert.door import say
+
+
+def harnesses(
+    folder: Annotated[Path, typer.Argument(help="an evaluation folder, answers generated")],
+    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
+    more: Annotated[
+        list[Path] | None, typer.Option(help="folders of other splits, which HELM counts too")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Score one prediction set by the rules of several harnesses, and tell the spread.
+
+    Example: medexpert harnesses runs/demo/evaluate/adapt/cot --data DIR
+    """
+    from medexpert.score_verbs import harness_table
+
+    print(harness_table(folder, data=data, more=more or [], as_json=as_json))
+
+
+def folds(
+    folders: Annotated[list[Path], typer.Argument(help="evaluation folders, one a fold model")],
+    out: Annotated[Path, typer.Option(help="folder for result.json and predictions")],
+) -> None:
+    """Cross-validation models on the test: mean and sd, and their ensemble apart.
+
+    Example: medexpert folds runs/fold-0/evaluate/adapt/direct runs/fold-1/evaluate/adapt/direct
+    --out results/folds
+    """
+    from medexpert.score_verbs import fold_table
+
+    print(fold_table(folders, out=out))
+
+
+def groups(
+    name: Annotated[str, typer.Argument(help="mmlu-medical, mmlu-general or cmmlu-medical")],
+    folders: Annotated[list[Path], typer.Argument(help="evaluation folders, one a member")],
+) -> None:
+    """Macro and micro accuracy of a group of tasks, with the members that are missing.
+
+    Example: medexpert groups mmlu-general results/mmlu-sociology results/mmlu-computer_security
+    """
+    from medexpert.score_verbs import group_json
+
+    print(group_json(name, folders))
+
+
+def free(
+    model: Annotated[str, typer.Option(help="model folder, catalogue name, hub id or .gguf")],
+    out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
+    task: Annotated[str, typer.Option(help="liveqa-med or medicationqa-a")] = "liveqa-med",
+    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
+    judge: Annotated[str, typer.Option(help="a model that grades the answers")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="first N questions; 0 = all")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="of one answer")] = 256,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="for the bootstrap")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores")] = 0,
+) -> None:
+    """Ask open questions; scores overlap with reference answers and, with --judge, grades.
+
+    Example: medexpert free --model smollm2-135m-instruct --task liveqa-med --data DIR --out FOLDER
+    """
+    from medexpert.score_verbs import answer_freely
+
+    print(
+        answer_freely(
+            model, task=task, data=data, judge=judge, limit=limit, max_tokens=max_tokens, out=out,
+            dtype=dtype, batch_tokens=batch_tokens, seed=seed, threads=threads, say=say,
+        )
+    )  # fmt: skip
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make these verbs commands of the program."""
+    for command in (harnesses, folds, groups, free):
+        app.command()(command)

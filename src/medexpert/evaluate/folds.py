@@ -1,0 +1,190 @@
+"""PubMedQA's ten cross-validation models on the test: mean ± sd, and the ensemble apart.
+
+Ten folders, each the evaluation of the model trained without one fold. Their mean and sample
+standard deviation tell what one such model scores; the ensemble averages the ten models'
+probabilities question by question and is one more system, never mixed into the mean.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics as plain
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medexpert import manifest
+from medexpert.evaluate import metrics, statistics
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.run import RESULT
+from medexpert.records import NO_ANSWER, Prediction, UserError
+
+MUST_AGREE = ("task", "task_version", "split", "protocol", "strategy", "split_digest")
+ENSEMBLE = "ensemble"
+
+
+def fold_models(folders: Sequence[Path], out: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Aggregate finished evaluations of fold models; writes result.json and predictions to `out`.
+
+    `predictions-NAME.json` is the official format (id -> label) of each system, unparsed answers
+    left out; `official` says which are complete. `ensemble` is None where a model gives no
+    probabilities. Raises UserError: fewer than two folders, one that is not finished, unlike task,
+    version, split, protocol, strategy or questions, or one model given twice.
+    """
+    if len(folders) < 2:
+        raise UserError(f"{len(folders)} fold models", allowed="two or more evaluation folders")
+    results = [_result(folder) for folder in folders]
+    for name in MUST_AGREE:
+        for folder, result in zip(folders[1:], results[1:], strict=True):
+            if result.get(name) != results[0].get(name):
+                raise UserError(
+                    f"{name} is {result.get(name)!r}, and {results[0].get(name)!r} in {folders[0]}",
+                    where=str(folder), allowed="fold models evaluated alike",
+                )  # fmt: skip
+    systems = [_by_id(folder, results[0]["n"]) for folder in folders]
+    for folder, system in zip(folders[1:], systems[1:], strict=True):
+        if {i: p.answer for i, p in system.items()} != {i: p.answer for i, p in systems[0].items()}:
+            raise UserError(f"other questions than {folders[0]}", where=str(folder))
+    _no_copies(folders, systems)
+    named = {f"fold-{k}": system for k, system in enumerate(systems)}
+    together = average(systems)
+    if together is not None:
+        named[ENSEMBLE] = together
+    result = {
+        **{name: results[0].get(name) for name in MUST_AGREE},
+        "folders": [str(folder) for folder in folders],
+        "n": len(systems[0]),
+        "folds": [_numbers(system) for system in systems],
+        **_mean_and_sd([_numbers(system) for system in systems]),
+        "ensemble": _with_intervals(together, seed) if together is not None else None,
+        "official": {name: _official(system) for name, system in named.items()},
+    }
+    files = [out / "result.json"]
+    out.mkdir(parents=True, exist_ok=True)
+    for name, system in named.items():
+        files.append(out / f"predictions-{name}.json")
+        manifest.write_json(files[-1], _labels(system))
+    manifest.write_json(files[0], result)
+    manifest.write_manifest(out, key=manifest_key(results), files=files, facts={"n": result["n"]})
+    return result
+
+
+def manifest_key(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the aggregate follows from: the keys of its parts."""
+    from medexpert.records import digest
+
+    return digest([result["key"] for result in results])
+
+
+def average(systems: Sequence[Mapping[str, Prediction]]) -> dict[str, Prediction] | None:
+    """p_c = mean over the systems of p_c, its argmax the answer (the first choice of equals).
+
+    None when a prediction carries no probabilities: an average over some models is another system
+    for every question.
+    """
+    found = {}
+    for identity, first in systems[0].items():
+        rows = [system[identity].probabilities for system in systems]
+        if not all(rows):
+            return None
+        shares = {c: math.fsum(row[c] for row in rows) / len(rows) for c in rows[0]}
+        found[identity] = Prediction(
+            identity, max(shares, key=lambda c: shares[c]), first.answer, shares
+        )
+    return found
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Mean ± sd of the fold models, and the ensemble in a line of its own."""
+    title = ", ".join(str(result[key]) for key in ("task", "split", "protocol", "strategy"))
+    lines = [
+        f"{title}: {len(result['folds'])} fold models, {result['n']} questions",
+        "",
+        "| system | accuracy | macro-F1 | unparsed |",
+        "|---|---:|---:|---:|",
+        f"| one fold model, mean ± sd | {_pair(result['accuracy'])} | {_pair(result['macro_f1'])} "
+        f"| {sum(fold['unparsed'] for fold in result['folds'])} in all |",
+    ]
+    ensemble = result["ensemble"]
+    if ensemble is None:
+        lines += ["", "No ensemble: the answers carry no probabilities."]
+    else:
+        low, high = (100 * ensemble["accuracy_interval"][key] for key in ("low", "high"))
+        lines.append(
+            f"| ensemble of them (not in the mean) | {100 * ensemble['accuracy']:.1f} "
+            f"({low:.1f} to {high:.1f}) | {100 * ensemble['macro_f1']:.1f} | 0 |"
+        )
+    return "\n".join(lines)
+
+
+def _pair(value: Mapping[str, float]) -> str:
+    return f"{100 * value['mean']:.1f} ± {100 * value['sd']:.1f}"
+
+
+def _result(folder: Path) -> Mapping[str, Any]:
+    manifest.verify(folder)
+    found: Mapping[str, Any] = manifest.read_json(folder / RESULT)
+    return found
+
+
+def _by_id(folder: Path, n: int) -> dict[str, Prediction]:
+    found = {row.id: row for row in read_predictions(folder)}
+    if len(found) != n:
+        raise UserError(f"{len(found)} answers, not {n}", where=str(folder))
+    return found
+
+
+def _no_copies(folders: Sequence[Path], systems: Sequence[Mapping[str, Prediction]]) -> None:
+    """One folder given twice would make the spread smaller than it is."""
+    seen: dict[Path, Path] = {}
+    for folder, _ in zip(folders, systems, strict=True):
+        place = folder.resolve()
+        if place in seen:
+            raise UserError("given twice", where=str(folder), allowed="each fold model once")
+        seen[place] = folder
+
+
+def _labels(system: Mapping[str, Prediction]) -> dict[str, str]:
+    return {i: p.choice for i, p in system.items() if p.choice != NO_ANSWER}
+
+
+def _numbers(system: Mapping[str, Prediction]) -> dict[str, Any]:
+    truth = [p.answer for p in system.values()]
+    given = [p.choice for p in system.values()]
+    return {
+        "accuracy": metrics.accuracy(truth, given),
+        "macro_f1": metrics.macro_f1(truth, given),
+        "unparsed": given.count(NO_ANSWER),
+    }
+
+
+def _mean_and_sd(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and sample standard deviation (n - 1) over the models."""
+    return {
+        name: {
+            "mean": plain.fmean(row[name] for row in rows),
+            "sd": plain.stdev(row[name] for row in rows),
+        }
+        for name in ("accuracy", "macro_f1")
+    }
+
+
+def _with_intervals(system: Mapping[str, Prediction], seed: int) -> dict[str, Any]:
+    numbers = _numbers(system)
+    correct = sum(p.correct for p in system.values())
+    truth = [p.answer for p in system.values()]
+    given = [p.choice for p in system.values()]
+    return {
+        **numbers,
+        "accuracy_interval": asdict(statistics.wilson(correct, len(system))),
+        "macro_f1_interval": asdict(statistics.bootstrap_macro_f1(truth, given, seed=seed)),
+    }
+
+
+def _official(system: Mapping[str, Prediction]) -> dict[str, float] | None:
+    """The official scorer's numbers; None where an answer is missing, which it refuses."""
+    labels = _labels(system)
+    if len(labels) < len(system):
+        return None
+    return metrics.official_score(labels, {i: p.answer for i, p in system.items()})

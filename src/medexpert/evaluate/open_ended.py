@@ -1,0 +1,193 @@
+"""Free answers -> overlap with references and grades of a judge, each marked as what it is.
+
+Answers stream to predictions.jsonl, one line each, so that a stopped run goes on; result.json has
+its own shape (`kind: open`), since nothing here is accuracy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medexpert import manifest
+from medexpert.evaluate import overlap
+from medexpert.evaluate.run import RESULT, leaks
+from medexpert.evaluate.statistics import bootstrap_ratio
+from medexpert.evaluate.tasks.open_tasks import OpenQuestion, OpenTask
+from medexpert.prompt import judge as judging
+from medexpert.prompt import template
+from medexpert.prompt.ledger import Asked, Ledger
+from medexpert.records import UserError, canonical_json, digest
+
+if TYPE_CHECKING:
+    from medexpert.engines.base import Engine
+
+ANSWERS, HEADER = "predictions.jsonl", "run.json"
+TEMPLATE = "chat.qa"
+BATCH = 8
+OVERLAPS: dict[str, Callable[[str, str], float]] = {
+    "token_f1": overlap.token_f1, "rouge_l": overlap.rouge_l,
+}  # fmt: skip
+
+
+def evaluate_open(
+    engine: Engine,
+    task: OpenTask,
+    *,
+    data: Path,
+    out: Path,
+    key: str,
+    progress: Callable[[str], None],
+    judge: Engine | None = None,
+    limit: int = 0,
+    max_tokens: int = 256,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Ask every question (the first `limit`, 0 = all), score the answers and write them to `out`.
+
+    Returns the content of result.json. Work finished under the same key is returned as it is; an
+    interrupted run goes on. Raises UserError when there is no question.
+    """
+    if manifest.is_complete(out, key):
+        finished: dict[str, Any] = manifest.read_json(out / RESULT)
+        return finished
+    asked = task.load(data)
+    asked = asked[:limit] if limit else asked
+    if not asked:
+        raise UserError(f"{task.name} has no questions", where=str(data))
+    header = {
+        "key": key, "kind": "open", "task": task.name, "task_version": task.version,
+        "model": engine.name, "seed": seed, "limit": limit, "max_tokens": max_tokens,
+        "judge": judge.name if judge else "", "judge_version": judging.version() if judge else "",
+        "template": template.template_id(TEMPLATE), "n": len(asked),
+        "split_digest": digest([asdict(question) for question in asked]),
+    }  # fmt: skip
+    rows = _kept(out, header, asked)
+    with manifest.disk_errors(out), (out / ANSWERS).open("a", encoding="utf-8") as handle:
+        waiting = iter(asked[len(rows) :])
+        while group := list(islice(waiting, BATCH)):
+            for row in _answered(group, engine, judge, max_tokens, seed):
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+                handle.flush()
+                rows.append(row)
+            progress(f"{task.name} · {engine.name}: {len(rows)}/{len(asked)}")
+    result = header | {
+        "engine": engine.facts(),
+        "leaks": leaks(engine.facts().get("lineage") or {}, task.kept_out_as),
+        "empty": sum(not row["text"].strip() for row in rows),
+        "cut_off": sum(row["finish"] == "length" for row in rows),
+        "scores": scores(rows, seed=seed),
+        "versions": manifest.versions(),
+    }
+    manifest.write_json(out / RESULT, result)
+    files = [out / ANSWERS, out / RESULT]
+    manifest.write_manifest(out, key=key, files=files, facts={"task": task.name, "n": len(rows)})
+    return result
+
+
+def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
+    """{"overlap": {...}, "judge": {...} | None} of answered rows.
+
+    Overlap: mean against the nearest reference with a bootstrap interval over questions. Judge:
+    TREC LiveQA's average (grade - 1, 0 to 3; an unparsed grade counts 0) and the shares graded at
+    least 2, 3, 4 of all questions.
+    """
+    ones = [1.0] * len(rows)
+    found = {}
+    for name in OVERLAPS:
+        values = [float(row["overlap"][name]) for row in rows]
+        interval = bootstrap_ratio(values, ones, seed=seed)
+        found[name] = {"mean": float(np.mean(values)), "interval": asdict(interval)}
+    graded = [row for row in rows if "judge" in row]
+    if not graded:
+        return {"overlap": found, "judge": None}
+    grades = [row["judge"]["grade"] for row in graded]
+    points = [grade - 1 if grade else 0 for grade in grades]
+    return {
+        "overlap": found,
+        "judge": {
+            "average": float(np.mean(points)),
+            "interval": asdict(bootstrap_ratio(points, [1.0] * len(points), seed=seed)),
+            **{
+                f"at_least_{least}": sum((grade or 0) >= least for grade in grades) / len(grades)
+                for least in judging.GRADES[1:]
+            },
+            "unparsed": grades.count(None),
+        },
+    }
+
+
+def _answered(
+    group: Sequence[OpenQuestion], engine: Engine, judge: Engine | None, max_tokens: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    ledger = Ledger(engine, seed=seed)
+    asked = [
+        Asked(
+            question.id,
+            template.render_prompt(
+                TEMPLATE, {"question": question.question}, chat=engine.chat, lang=question.lang
+            ),
+            template.template_id(TEMPLATE, question.lang),
+        )
+        for question in group
+    ]
+    made = ledger.complete(asked, max_tokens=max_tokens)
+    grades = _graded(group, [one.text for one in made], judge, seed) if judge else []
+    for k, (question, one) in enumerate(zip(group, made, strict=True)):
+        yield {
+            "id": question.id,
+            "text": one.text,
+            "finish": one.finish,
+            "overlap": {
+                name: overlap.best(score, one.text, question.references)
+                for name, score in OVERLAPS.items()
+            },
+            **({"judge": grades[k]} if judge else {}),
+            "trace": ledger.trace(question.id),
+        }
+
+
+def _graded(
+    group: Sequence[OpenQuestion], texts: Sequence[str], judge: Engine, seed: int
+) -> list[dict[str, Any]]:
+    ledger = Ledger(judge, seed=seed)
+    asked = [
+        judging.asked(q.id, q.question, q.references, text, chat=judge.chat, lang=q.lang)
+        for q, text in zip(group, texts, strict=True)
+    ]
+    replies = ledger.complete(asked, max_tokens=judging.MAX_TOKENS)
+    return [
+        {
+            "grade": judging.parse_grade(reply.text),
+            "reply": reply.text,
+            "trace": ledger.trace(question.id),
+        }
+        for question, reply in zip(group, replies, strict=True)
+    ]
+
+
+def _kept(out: Path, header: dict[str, Any], asked: Sequence[OpenQuestion]) -> list[dict[str, Any]]:
+    """Whole lines on disk that belong to `header`, in the questions' order; prepares the folder."""
+    with manifest.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / manifest.MANIFEST).unlink(missing_ok=True)
+    path, rows = out / ANSWERS, []
+    old = manifest.read_json(out / HEADER) if (out / HEADER).is_file() else None
+    if path.is_file() and canonical_json(old) == canonical_json(header):
+        for raw, question in zip(path.read_bytes().splitlines(True), asked, strict=False):
+            try:
+                row = json.loads(raw)
+            except ValueError:
+                break
+            if not raw.endswith(b"\n") or row.get("id") != question.id:
+                break
+            rows.append(row)
+    manifest.write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    manifest.write_json(out / HEADER, header)
+    return rows

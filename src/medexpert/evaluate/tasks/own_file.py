@@ -1,0 +1,187 @@
+"""`--task file:PATH`: anybody's JSONL of questions as a task, checked line by line.
+
+One object a line: `{id, question, choices: [text, ...], answer: index from 0, context?, lang?}`;
+`context` is a text or a list of texts, and either every question has one or none has. The task's
+version is the digest of the file's content, so results of a changed file are never compared.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medexpert.evaluate.tasks.task import Task
+from medexpert.prompt.options import LETTERS
+from medexpert.records import Question, UserError, digest
+
+PREFIX = "file:"
+NEEDED = ("id", "question", "choices", "answer")
+KEYS = (*NEEDED, "context", "lang")
+TOLD = 20
+"""Faults told one by one; the rest are counted."""
+LANGUAGES = ("en", "zh")
+_SHAPES = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | dict(
+    zip(map(ord, "АВЕКМНОРСТХаеорсух"), "ABEKMHOPCTXaeopcyx", strict=True)
+)
+
+
+def is_own_file(name: str) -> bool:
+    """Whether a task's name stands for a file."""
+    return name.startswith(PREFIX)
+
+
+def own_file(name: str) -> Task:
+    """The task of `file:PATH`. Raises UserError with all faults of the file, each with its line."""
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    asked = read(path)
+    words = asked[0].choices
+    same = all(question.choices == words for question in asked)
+    shown = [bool(question.contexts) for question in asked]
+    return Task(
+        name=f"{PREFIX}{path.name}",
+        version=digest([vars(question) | {"ids": {}} for question in asked]),
+        protocols=("reasoning-required", "question-only") if all(shown) else ("question-only",),
+        choices=words if same and _are_words(words) else (),
+        load=lambda root, split: _split(asked, split, path),
+        official=False,
+        note="a file of the user's own",
+    )
+
+
+def read(path: Path) -> list[Question]:
+    """The questions of a file. Raises UserError: missing, empty, or all its bad lines."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError("no such file", where=str(path)) from None
+    except IsADirectoryError:
+        raise UserError("a folder, not a JSONL file", where=str(path)) from None
+    faults: list[str] = []
+    asked: list[Question] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        if not line.strip():
+            continue
+        found, why = _question(line)
+        if found is not None and found.id in first_line:
+            why = [f"id {found.id!r} stands in line {first_line[found.id]} already"]
+        elif found is not None:
+            first_line[found.id] = number
+            asked.append(found)
+        faults += [f"{path}:{number}: {reason}" for reason in why]
+    if not faults and not asked:
+        raise UserError("no question in this file", where=str(path), allowed=_shape())
+    if not faults and len({bool(question.contexts) for question in asked}) > 1:
+        bare = next(question for question in asked if not question.contexts)
+        faults = [f"{path}:{first_line[bare.id]}: no 'context', which other lines have"]
+    if faults:
+        raise _all_told(faults, path)
+    return asked
+
+
+def _all_told(faults: list[str], path: Path) -> UserError:
+    shown = faults[:TOLD]
+    if len(faults) > TOLD:
+        shown.append(f"{path}: {len(faults) - TOLD} more faults")
+    return UserError("\n".join([f"{len(faults)} faults in this file", *shown]), where=str(path))
+
+
+def _question(line: bytes) -> tuple[Question | None, list[str]]:
+    """The question of a line, or why it is none."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return None, [f"not a JSON object in UTF-8 ({str(error)[:80]})"]
+    if not isinstance(row, dict):
+        return None, [f"an object is expected, not {type(row).__name__}"]
+    why = _key_faults(row) or _value_faults(row)
+    if why:
+        return None, why
+    choices = tuple(text.strip() for text in row["choices"])
+    context = row.get("context") or ()
+    contexts = (context,) if isinstance(context, str) else tuple(context)
+    return Question(
+        id=str(row["id"]),
+        question=row["question"].strip(),
+        choices=choices,
+        answer=choices[row["answer"]],
+        contexts=tuple(text for text in contexts if text.strip()),
+        lang=row.get("lang", "en"),
+    ), []
+
+
+def _key_faults(row: Mapping[str, Any]) -> list[str]:
+    why = []
+    for key in row:
+        if key not in KEYS:
+            close = difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            why.append(f"unknown key {str(key)[:40]!r}; allowed: {', '.join(KEYS)}{hint}")
+    return why + [f"key {key!r} is missing" for key in NEEDED if key not in row]
+
+
+def _value_faults(row: Mapping[str, Any]) -> list[str]:
+    why = []
+    if not isinstance(row["id"], str | int) or isinstance(row["id"], bool) or row["id"] == "":
+        why.append(f"'id' is a text or a number, not {row['id']!r}")
+    if not isinstance(row["question"], str) or not row["question"].strip():
+        why.append("'question' is empty or no text")
+    why += _choice_faults(row["choices"], row["answer"])
+    context = row.get("context")
+    texts = context if isinstance(context, list) else [context]
+    if context is not None and not all(isinstance(text, str) for text in texts):
+        why.append("'context' is a text or a list of texts")
+    if row.get("lang", "en") not in LANGUAGES:
+        why.append(f"'lang' is {row['lang']!r}; allowed: {', '.join(LANGUAGES)}")
+    return why
+
+
+def _choice_faults(choices: Any, answer: Any) -> list[str]:
+    if not isinstance(choices, list) or not all(isinstance(text, str) for text in choices):
+        return ["'choices' is a list of texts"]
+    if not 2 <= len(choices) <= len(LETTERS):
+        return [f"{len(choices)} choices; allowed: 2 to {len(LETTERS)}"]
+    why = []
+    if not all(text.strip() for text in choices):
+        why.append("a choice is empty")
+    seen: dict[str, str] = {}
+    for text in choices:
+        plain = _as_seen(text)
+        if plain in seen:
+            why.append(f"choices {seen[plain]!r} and {text!r} look the same")
+        seen.setdefault(plain, text)
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        shown = "a number" if isinstance(answer, float) and math.isnan(answer) else repr(answer)
+        why.append(f"'answer' is {shown[:40]}; allowed: an index, 0 to {len(choices) - 1}")
+    return why
+
+
+def _as_seen(text: str) -> str:
+    """The text without what the eye does not tell apart: what looks the same nobody can answer.
+
+    Full-width forms, Cyrillic letters shaped like Latin ones, invisible characters, runs of blanks.
+    Not NFKC, under which 10² and 102 would be one.
+    """
+    seen = unicodedata.normalize("NFC", text).translate(_SHAPES)
+    visible = (mark for mark in seen if unicodedata.category(mark) != "Cf")
+    return " ".join("".join(visible).split())
+
+
+def _are_words(choices: tuple[str, ...]) -> bool:
+    """Whether choices that all questions share can be classes of a macro-F1: short, and few."""
+    return len(choices) <= 5 and all(len(text.split()) <= 3 for text in choices)
+
+
+def _split(asked: list[Question], split: str, path: Path) -> list[Question]:
+    if split != "test":
+        raise UserError(f"a file has no split {split!r}", where=str(path), allowed="test")
+    return list(asked)
+
+
+def _shape() -> str:
+    return "one object a line: {id, question, choices, answer, context?, lang?}"

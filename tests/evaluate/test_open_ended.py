@@ -1,0 +1,145 @@
+"""Open questions: overlap, grades of a judge, and a run that goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medexpert.engines.scripted import ScriptedEngine
+from medexpert.evaluate.open_ended import evaluate_open, scores
+from medexpert.evaluate.overlap import rouge_l, token_f1, tokens
+from medexpert.evaluate.tasks.open_tasks import open_task_named
+from medexpert.manifest import verify
+from medexpert.prompt.judge import parse_grade
+from medexpert.records import UserError
+
+GOLDENS = json.loads(
+    (Path(__file__).resolve().parents[1] / "reference" / "rouge_goldens.json").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("case", GOLDENS)
+def test_rouge_l_is_rouge_scores(case: dict[str, Any]) -> None:
+    assert rouge_l(case["answer"], case["reference"]) == pytest.approx(case["rouge_l"], abs=1e-12)
+    # ROUGE-1's F is the F1 of shared tokens.
+    assert token_f1(case["answer"], case["reference"]) == pytest.approx(case["rouge_1"], abs=1e-12)
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_overlap_is_a_share_and_symmetric(one: str, other: str) -> None:
+    for score in (rouge_l, token_f1):
+        assert 0 <= score(one, other) <= 1
+        assert score(one, other) == score(other, one)
+        assert score(one, one) == (1.0 if tokens(one) else 0.0)
+    assert rouge_l(one, other) <= token_f1(one, other)
+
+
+def test_chinese_is_compared_by_character() -> None:
+    assert tokens("服用aspirin 5毫克") == ["服", "用", "aspirin", "5", "毫", "克"]
+    assert rouge_l("不要饮酒", "饮酒不要") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "grade"),
+    [
+        ("3", 3), (" 4\n\nbecause", 4), ("Grade: 2", 2), ("grade 1", 1), ("Score: (3)", 3),
+        ("评分：4", 4), ("Grade: 3. So, grade 3.", 3),
+        ("Grade: 5", None), ("Grade: 2 or 3", None), ("Grade: 2. Grade: 3", None), ("", None),
+        ("a good answer", None), ("1, 2, 3 or 4", None), ("Grade: 3.5", None), ("34", None),
+    ],
+)  # fmt: skip
+def test_a_grade_is_stated_once_or_not_at_all(reply: str, grade: int | None) -> None:
+    assert parse_grade(reply) == grade
+
+
+@given(st.text(max_size=40))
+def test_any_reply_has_a_grade_or_none(reply: str) -> None:
+    assert parse_grade(reply) in (None, 1, 2, 3, 4)
+
+
+def liveqa(root: Path, count: int = 3) -> Path:
+    path = root / "eval" / "liveqa_med_test.jsonl"
+    path.parent.mkdir(parents=True)
+    rows = [
+        {"id": f"q{k}", "subject": "", "message": f"What is drug {k}?", "paraphrase": "",
+         "summary": "", "references": [{"answer": f"Drug {k} is a tablet."}, {"answer": "Ask."}]}
+        for k in range(count)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def run(root: Path, out: Path, engine: ScriptedEngine, **changes: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {"key": "k", "progress": lambda line: None} | changes
+    return evaluate_open(engine, open_task_named("liveqa-med"), data=root, out=out, **settings)
+
+
+def test_questions_keep_all_their_references(tmp_path: Path) -> None:
+    asked = open_task_named("liveqa-med").load(liveqa(tmp_path))
+    assert [q.id for q in asked] == ["q0", "q1", "q2"]
+    assert asked[1].references == ("Drug 1 is a tablet.", "Ask.")
+    with pytest.raises(UserError, match=r"did you mean 'liveqa-med'\?"):
+        open_task_named("liveqa")
+
+
+def test_overlap_and_grades_are_marked_as_such(tmp_path: Path) -> None:
+    def answer(prompt: str) -> str:
+        return "Drug 1 is a tablet" if "drug 1" in prompt else "I do not know"
+
+    engine = ScriptedEngine(completions=answer)
+    judge = ScriptedEngine(completions=lambda p: "4" if "is a tablet\n" in p else "no idea")
+    found = run(liveqa(tmp_path), tmp_path / "out", engine, judge=judge)
+    assert found["kind"] == "open"
+    assert "accuracy" not in found
+    assert found["scores"]["judge"] == {
+        "average": pytest.approx(1.0), "at_least_2": pytest.approx(1 / 3),
+        "at_least_3": pytest.approx(1 / 3), "at_least_4": pytest.approx(1 / 3), "unparsed": 2,
+        "interval": found["scores"]["judge"]["interval"],
+    }  # fmt: skip
+    assert 1 / 3 <= found["scores"]["overlap"]["rouge_l"]["mean"] < 0.5
+    verify(tmp_path / "out")
+    prompts = [prompt for call in engine.calls for prompt in call.prompts]
+    assert not any("tablet" in prompt for prompt in prompts)  # no reference is shown
+    graded = [prompt for call in judge.calls for prompt in call.prompts]
+    assert len(graded) == 3
+    assert all("Reference answer 2: Ask." in prompt for prompt in graded)
+
+
+def test_without_a_judge_there_is_no_grade(tmp_path: Path) -> None:
+    found = run(liveqa(tmp_path), tmp_path / "out", ScriptedEngine(completions=lambda p: ""))
+    assert found["scores"]["judge"] is None
+    assert found["empty"] == 3
+    assert found["scores"]["overlap"]["token_f1"]["mean"] == 0
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    root, out = liveqa(tmp_path), tmp_path / "out"
+    whole = run(root, out, ScriptedEngine(completions=lambda p: "tablet"))
+    lines = (out / "predictions.jsonl").read_text().splitlines(True)
+    (out / "predictions.jsonl").write_text(lines[0] + lines[1][:-5])
+    (out / "manifest.json").unlink()
+    again = ScriptedEngine(completions=lambda p: "tablet")
+    assert run(root, out, again)["scores"] == whole["scores"]
+    assert [len(call.prompts) for call in again.calls] == [2]
+    other = ScriptedEngine(completions=lambda p: "tablet")
+    run(root, out, other, key="k2")
+    assert [len(call.prompts) for call in other.calls] == [3]
+
+
+def test_an_unparsed_grade_is_no_point() -> None:
+    overlap = {"token_f1": 0.5, "rouge_l": 0.5}
+    rows = [{"overlap": overlap, "judge": {"grade": grade}} for grade in (4, None, 1, 2)]
+    assert scores(rows, seed=0)["judge"]["average"] == pytest.approx(1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("liveqa-med", 104), ("medicationqa-a", 328)])
+def test_the_published_questions(name: str, count: int, real_data: Path) -> None:
+    asked = open_task_named(name).load(real_data)
+    assert len(asked) == count
+    assert all(q.question.strip() and all(r.strip() for r in q.references) for q in asked)

@@ -1,0 +1,136 @@
+"""`file:PATH`: what is accepted, and every fault of a bad file told with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medexpert.evaluate.tasks import task_named
+from medexpert.evaluate.tasks.own_file import own_file, read
+from medexpert.records import UserError
+
+ROW: dict[str, Any] = {"id": "a", "question": "Which?", "choices": ["one", "two"], "answer": 1}
+
+
+def write(path: Path, *rows: Any) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return f"file:{path}"
+
+
+def test_a_file_is_a_task(tmp_path: Path) -> None:
+    long = ["a very long first choice that no one calls a word", "b"]
+    name = write(tmp_path / "mine.jsonl", ROW, ROW | {"id": 2, "choices": long, "answer": 0})
+    task = task_named(name)
+    assert (task.name, task.choices, task.protocols) == ("file:mine.jsonl", (), ("question-only",))
+    assert not task.is_official("test", "question-only")
+    first, second = task.load(Path(), "test")
+    assert (first.answer, second.id, second.answer) == ("two", "2", long[0])
+    with pytest.raises(UserError, match="a file has no split 'dev'"):
+        task.load(Path(), "dev")
+
+
+def test_words_that_all_questions_share_are_classes(tmp_path: Path) -> None:
+    verdict = ROW | {"choices": ["yes", "no"], "context": "Text."}
+    name = write(tmp_path / "v.jsonl", verdict, verdict | {"id": "b", "context": ["One.", "Two."]})
+    task = own_file(name)
+    assert task.choices == ("yes", "no")
+    assert task.protocols == ("reasoning-required", "question-only")
+    assert task.load(Path(), "test")[1].contexts == ("One.", "Two.")
+
+
+def test_the_version_is_the_content(tmp_path: Path) -> None:
+    one = own_file(write(tmp_path / "a.jsonl", ROW))
+    spaced = own_file(write(tmp_path / "b.jsonl", "", json.dumps(ROW, indent=None) + "  "))
+    other = own_file(write(tmp_path / "c.jsonl", ROW | {"answer": 0}))
+    assert one.version == spaced.version != other.version
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{", r"not a JSON object in UTF-8"),
+        ("[1]", r"an object is expected, not list"),
+        (ROW | {"choice": []}, r"unknown key 'choice'.*did you mean 'choices'\?"),
+        ({"id": "a", "question": "q", "choices": ["x", "y"]}, r"key 'answer' is missing"),
+        (ROW | {"answer": 2}, r"'answer' is 2; allowed: an index, 0 to 1"),
+        (ROW | {"answer": -1}, r"'answer' is -1"),
+        (ROW | {"answer": "two"}, r"'answer' is 'two'"),
+        (ROW | {"answer": True}, r"'answer' is True"),
+        (ROW | {"answer": 1.0}, r"'answer' is 1.0"),
+        (ROW | {"choices": ["one"], "answer": 0}, r"1 choices; allowed: 2 to 26"),
+        (ROW | {"choices": "one two"}, r"'choices' is a list of texts"),
+        (ROW | {"choices": ["one", " "]}, r"a choice is empty"),
+        (ROW | {"choices": ["one", "one "]}, r"choices 'one' and 'one ' look the same"),
+        (ROW | {"choices": ["no", "ｎｏ"]}, r"choices 'no' and 'ｎｏ' look the same"),
+        (ROW | {"choices": ["no", "nо"]}, r"choices .* look the same"),  # a Cyrillic o
+        (ROW | {"choices": ["no", "no\u200b"]}, r"choices .* look the same"),
+        (ROW | {"question": " "}, r"'question' is empty or no text"),
+        (ROW | {"id": None}, r"'id' is a text or a number, not None"),
+        (ROW | {"context": 3}, r"'context' is a text or a list of texts"),
+        (ROW | {"lang": "fr"}, r"'lang' is 'fr'; allowed: en, zh"),
+    ],
+)
+def test_a_bad_line_is_told(tmp_path: Path, row: Any, told: str) -> None:
+    name = write(tmp_path / "bad.jsonl", ROW | {"id": "ok"}, row)
+    with pytest.raises(UserError, match=rf"bad\.jsonl:2: {told}"):
+        task_named(name)
+
+
+def test_prefixes_and_powers_are_different_choices(tmp_path: Path) -> None:
+    rows = [ROW | {"choices": ["ten", "ten times"]}, ROW | {"id": "b", "choices": ["10²", "102"]}]
+    assert len(read(Path(write(tmp_path / "p.jsonl", *rows).removeprefix("file:")))) == 2
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    name = write(tmp_path / "bad.jsonl", ROW, ROW, "{", ROW | {"id": "c", "answer": 9})
+    with pytest.raises(UserError) as caught:
+        task_named(name)
+    told = str(caught.value)
+    assert "3 faults in this file" in told
+    for line, reason in ((2, "'a' stands in line 1"), (3, "not a JSON"), (4, "'answer' is 9")):
+        assert f"bad.jsonl:{line}: " in told
+        assert reason in told
+
+
+def test_many_faults_are_counted(tmp_path: Path) -> None:
+    name = write(tmp_path / "bad.jsonl", *["{"] * 50)
+    with pytest.raises(UserError, match="30 more faults"):
+        task_named(name)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        task_named(f"file:{tmp_path / 'gone.jsonl'}")
+    with pytest.raises(UserError, match="a folder, not a JSONL file"):
+        task_named(f"file:{tmp_path}")
+    with pytest.raises(UserError, match=r"no question in this file; allowed: one object a line"):
+        task_named(write(tmp_path / "empty.jsonl", ""))
+    mixed = write(tmp_path / "m.jsonl", ROW | {"context": "x"}, ROW | {"id": "b"})
+    with pytest.raises(UserError, match=r"m\.jsonl:2: no 'context', which other lines have"):
+        task_named(mixed)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(sorted(ROW)), VALUES), min_size=1, max_size=3))
+def test_no_content_brings_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any]
+) -> None:
+    path = tmp_path_factory.mktemp("own") / "any.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
+    try:
+        asked = read(path)
+    except UserError:
+        return
+    assert all(question.answer in question.choices for question in asked)
