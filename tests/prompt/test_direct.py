@@ -55,15 +55,23 @@ def test_streams_in_order_and_in_batches(walking: Question, chinese: Question) -
     }  # fmt: skip
 
 
-def test_other_choices_are_named_in_the_prompt(walking: Question) -> None:
+def test_other_choices_are_listed_and_scored_by_letter(
+    walking: Question, chinese: Question
+) -> None:
     engine = ScriptedEngine(logprobs=lambda p, cs: [-1.0, -0.5])
     drugs = replace(walking, choices=("aspirin", "warfarin"), answer="warfarin")
     (found,) = Direct().predict([drugs], engine, protocol="question-only", seed=0)
     assert engine.calls[0].prompts == (
-        "Question: Does walking help?\nChoices: aspirin / warfarin\nAnswer:",
+        "Question: Does walking help?\nA. aspirin\nB. warfarin\nAnswer:",
     )
-    assert engine.calls[0].choices == (" aspirin", " warfarin")
+    assert engine.calls[0].choices == (" A", " B")
     assert found.choice == "warfarin"
+    drugs = replace(chinese, choices=("阿司匹林", "华法林"), answer="华法林")
+    list(Direct().predict([drugs], engine, protocol="reasoning-required", seed=0))
+    assert engine.calls[1].prompts == (
+        "背景：步行者好转。\n问题：步行有用吗？\nA. 阿司匹林\nB. 华法林\n答案：",
+    )
+    assert engine.calls[1].choices == ("A", "B")
 
 
 def test_equal_scores_take_the_first_choice(walking: Question) -> None:

@@ -3,6 +3,7 @@ r"""The only renderer: what is trained on, evaluated and served is the same text
 A template is a file `templates/<name>.<en|zh|any>.txt`: header lines (`version:`, `labels:`,
 `note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned;
 in a request for free text `[[cue]]` separates the request from the line that opens the reply.
+`[[part.NAME]]` stands for the text of the file `part.NAME` in the same language.
 
 Names beginning with `chat.` are put into the model's chat format (`chat.py`): the part before
 `[[learn]]` is the user's message, the part behind it the assistant's, learned together with the
@@ -15,12 +16,14 @@ Fields: chat.qa question, answer · chat.reasoning question, rationale, answer �
 question, options {letter: text}, answer_idx · chat.mcq_reason the same and explanation ·
 chat.conversation messages [{role, content}] · pubmedqa.lm_eval question, contexts, answer ·
 pubmedqa.question_only question, answer · pubmedqa.reasoning_free question, long_answer, answer ·
-direct.choices question, choices, evidence ("" = none), answer · voc.* see `voc.py`.
+direct.choices question, options {label: text}, evidence ("" = none), answer (a label) · voc.* see
+`voc.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +45,7 @@ __all__ = [
 LEARN = "[[learn]]"
 MESSAGES = "[[messages]]"
 CUE = "[[cue]]"
+PART = re.compile(r"\[\[(part\.\w+)\]\]")
 LANGUAGES = ("en", "zh")
 
 
@@ -156,19 +160,20 @@ def template_id(name: str, lang: str = "en") -> str:
 
 def names() -> list[str]:
     """Names of all templates, sorted."""
-    return sorted({name for name, _ in _files()})
+    return sorted({name for name, _ in _files() if not name.startswith("part.")})
 
 
 @lru_cache(maxsize=256)
 def lookup(name: str, lang: str = "en") -> Template:
     """The template in this language, or its language-free form. Raises UserError if unknown."""
     files = _files()
-    if not any(known == name for known, _ in files):
+    if name not in names():
         raise unknown_name("template", name, names())
     text = files.get((name, lang), files.get((name, "any")))
     if text is None:
         known_langs = ", ".join(sorted(at for known, at in files if known == name))
         raise UserError(f"template {name!r} has no {lang!r} version", allowed=known_langs)
+    text = PART.sub(lambda part: _body(files[part.group(1), lang]), text)
     header, _, body = text.partition("\n---\n")
     entries = dict(line.split(":", 1) for line in header.splitlines())
     pairs = [p.split("=") for p in entries.get("labels", "").split(",") if p.strip()]
@@ -182,6 +187,11 @@ def lookup(name: str, lang: str = "en") -> Template:
         learned=learned,
         sha8=hashlib.sha256(text.encode()).hexdigest()[:8],
     )
+
+
+def _body(text: str) -> str:
+    """What follows a file's header."""
+    return text.partition("\n---\n")[2].removesuffix("\n")
 
 
 @lru_cache(maxsize=1)

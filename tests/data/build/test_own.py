@@ -34,7 +34,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "pubmedqa.lm_eval": {**ASKED, "contexts": ["Nine of ten."]},
     "pubmedqa.question_only": {**ASKED, "contexts": []},
     "pubmedqa.reasoning_free": {**ASKED, "long_answer": "It helps most."},
-    "direct.choices": {**VERDICT, "choices": ["yes", "no"]},
+    "direct.choices": {**VERDICT, "options": {"yes": "yes", "no": "no"}},
     "voc.ptrue": {**VERDICT, "choice": "yes", "rationale": "Nine of ten."},
     "voc.verify": {**VERDICT, "rationales": [["yes", "Nine of ten."], ["no", "One was not."]]},
 }
@@ -72,7 +72,7 @@ def test_every_template_that_teaches_is_among_them() -> None:
 
 
 def test_lists_hold_what_the_template_prints() -> None:
-    assert "choices: a list of strings" in refusal(row("direct.choices", choices=["yes", 3]))
+    assert "options: strings are expected" in refusal(row("direct.choices", options={"A": 3}))
     for wrong in (["yes"], [["yes"]], [["yes", 3]], [{"yes": "so"}]):
         told = refusal(row("voc.verify", rationales=wrong))
         assert "rationales: a list of [choice, rationale]" in told

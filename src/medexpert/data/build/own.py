@@ -21,7 +21,7 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "pubmedqa.lm_eval": ("task", _TASK),
     "pubmedqa.question_only": ("task", _TASK),
     "pubmedqa.reasoning_free": ("task", {**_ASKED, "long_answer": str}),
-    "direct.choices": ("task", {**_VERDICT, "choices": list, "answer": str}),
+    "direct.choices": ("task", {**_VERDICT, "options": dict, "answer": str}),
     "voc.ptrue": ("task", {**_VERDICT, "choice": str, "rationale": str, "answer": str}),
     "voc.verify": ("task", {**_VERDICT, "rationales": list, "answer": str}),
 }
@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
 
 All templates with something to learn; voc.hypothesise and voc.contradict only ask.
 """
-TEXTS = ("contexts", "choices")
+TEXTS = ("contexts",)
 """Lists of strings."""
 ROLES = ("user", "assistant", "system")
 
