@@ -67,9 +67,9 @@ def stated_choices(
 
 
 def _words(choices: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """Folded word, or letter in upper case -> choice; one that two choices share stands for neither.
+    """Folded word, or letter, -> choice; a word that two choices share stands for neither.
 
-    Letters are kept in upper case: "a" is an article.
+    Letters stay in upper case: "a" is an article.
     """
     named = [(_plain(labels.get(c, c)), c) for c in choices]
     letters = {word: c for word, c in named if c in labels and _is_letter(word)}
