@@ -12,13 +12,11 @@ from typing import Any
 
 from medexpert.prompt.asking import Strategy
 from medexpert.prompt.direct import Direct
-from medexpert.prompt.voc import Voc
+from medexpert.prompt.voc import VARIANTS
 from medexpert.records import UserError, unknown_name
 
-STRATEGIES: dict[str, Strategy] = {
-    strategy.name: strategy
-    for strategy in (Direct(), Voc(), Voc(name="voc-likelihood", likelihood=True))
-}
+_ALL: tuple[Strategy, ...] = (Direct(), *VARIANTS)
+STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 

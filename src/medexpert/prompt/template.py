@@ -238,8 +238,9 @@ class _Asked(NamedTuple):
 def _asked(template: Template, values: Mapping[str, Any]) -> _Asked:
     mark = next((mark for mark in (CUE, REPLY) if mark in template.given), "")
     request, _, opening = template.given.partition(mark) if mark else (template.given, "", "")
-    filled = (_fill(template, source, values) for source in (request, opening))
-    return _Asked(*filled, mark, template.is_chat)
+    return _Asked(
+        _fill(template, request, values), _fill(template, opening, values), mark, template.is_chat
+    )
 
 
 def _opened(segments: list[Segment], opening: str) -> list[Segment]:
