@@ -152,17 +152,17 @@ PIECES = ("final answer", "answer is", ":", "yes", "no", "(B)", "\n", "**", "是
 words = st.sampled_from(PIECES)
 texts = st.one_of(st.text(max_size=80), st.lists(words, max_size=12).map(" ".join))
 shown = st.text(min_size=1, max_size=12).filter(lambda t: any(c.isalnum() for c in t))
-sets = st.lists(shown, min_size=2, max_size=26, unique=True).map(tuple)
+sets = st.lists(shown, min_size=2, max_size=7, unique=True).map(tuple)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts, st.lists(st.text(max_size=6), max_size=5))
 def test_total(text: str, choices: list[str]) -> None:
     assert parse_choice(text, choices) in {*choices, NO_ANSWER}
     assert parse_choice(text, VERDICTS, labels=CHINESE) in {*VERDICTS, NO_ANSWER}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sets, st.data())
 def test_a_stated_label_is_read_whatever_the_choices(choices: tuple[str, ...], data: Any) -> None:
     named = name_choices(choices)
@@ -173,13 +173,13 @@ def test_a_stated_label_is_read_whatever_the_choices(choices: tuple[str, ...], d
     assert named.read("So.\n" + form.format(named.label(choice))) == choice
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(texts, sets)
 def test_total_with_letters(text: str, choices: tuple[str, ...]) -> None:
     assert name_choices(choices).read(text) in {*choices, NO_ANSWER}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(texts, sets)
 def test_a_text_without_any_label_states_nothing(text: str, choices: tuple[str, ...]) -> None:
     stripped = "".join(char for char in text if not char.isalnum())
