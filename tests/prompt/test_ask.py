@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from medexpert.engines.scripted import ScriptedEngine
+from medexpert.prompt import verify
 from medexpert.prompt.ask import ask
 from medexpert.records import UserError
 
@@ -57,3 +62,35 @@ def test_faults_are_named(engine: ScriptedEngine) -> None:
         ask("Is it?", engine, choices=("yes", "Yes"))
     with pytest.raises(UserError, match=r"unknown strategy 'vocs'.*did you mean 'voc'"):
         ask("Is it?", engine, strategy="vocs")
+
+
+def test_verify_in_five_lines(base_model: Path) -> None:
+    """The lines of its docstring, on a real (random) model."""
+    code = textwrap.dedent(str(verify.__doc__).split("any engine:\n")[1].split("`options`")[0])
+    assert len(code.strip().splitlines()) == 5
+    told: list[Any] = []
+    exec(code, {"folder": base_model, "print": lambda *shown: told.extend(shown)})
+    choice, probabilities, reasons = told
+    assert choice in ("yes", "no")
+    assert sum(probabilities.values()) == pytest.approx(1.0)
+    assert set(reasons) == {"yes", "no"}
+
+
+def test_verify_takes_the_options_of_voc(engine: ScriptedEngine) -> None:
+    answer = verify("Which?", ["aspirin", "warfarin"], engine, mode="ptrue", w_direct=1)
+    assert [call.kind for call in engine.calls] == ["complete", "choice_logprobs"]
+    assert answer.strategy == "voc"
+    assert answer.trace["labels"] == {"aspirin": "A", "warfarin": "B"}
+    with pytest.raises(UserError, match=r"unknown option of verify 'mod'.*did you mean 'mode'"):
+        verify("Which?", ["aspirin", "warfarin"], engine, mod="ptrue")
+    with pytest.raises(UserError, match="option k of verify: '3'; allowed: int"):
+        verify("Which?", ["aspirin", "warfarin"], engine, k="3")
+
+
+def test_verify_without_log_probabilities() -> None:
+    engine = ScriptedEngine(lambda p: "Final answer: B" if "Check:" in p else "So it is.",
+                            has_logprobs=False)  # fmt: skip
+    answer = verify("Which?", ["aspirin", "warfarin"], engine, verdict="generated")
+    assert (answer.choice, answer.probabilities) == ("warfarin", {})
+    with pytest.raises(UserError, match=r"no log-probabilities.*voc:verdict=generated"):
+        verify("Which?", ["aspirin", "warfarin"], engine)

@@ -26,7 +26,7 @@ def test_transcript(walking: Question) -> None:
     assert engine.calls == [Call("choice_logprobs", (ASKED,), (" yes", " no", " maybe"))]
     assert (found.id, found.choice, found.answer) == ("1", "yes", "yes")
     assert found.probabilities == pytest.approx({"yes": 0.5, "no": 0.25, "maybe": 0.25})
-    assert found.trace["template"] == template_id("pubmedqa.lm_eval")
+    assert found.trace["templates"] == [template_id("pubmedqa.lm_eval")]
     assert found.trace["tokens"] == {"prompt": 13, "generated": 0}
 
 
@@ -55,15 +55,23 @@ def test_streams_in_order_and_in_batches(walking: Question, chinese: Question) -
     }  # fmt: skip
 
 
-def test_other_choices_are_named_in_the_prompt(walking: Question) -> None:
+def test_other_choices_are_listed_and_scored_by_letter(
+    walking: Question, chinese: Question
+) -> None:
     engine = ScriptedEngine(logprobs=lambda p, cs: [-1.0, -0.5])
     drugs = replace(walking, choices=("aspirin", "warfarin"), answer="warfarin")
     (found,) = Direct().predict([drugs], engine, protocol="question-only", seed=0)
     assert engine.calls[0].prompts == (
-        "Question: Does walking help?\nChoices: aspirin / warfarin\nAnswer:",
+        "Question: Does walking help?\nA. aspirin\nB. warfarin\nAnswer:",
     )
-    assert engine.calls[0].choices == (" aspirin", " warfarin")
+    assert engine.calls[0].choices == (" A", " B")
     assert found.choice == "warfarin"
+    drugs = replace(chinese, choices=("阿司匹林", "华法林"), answer="华法林")
+    list(Direct().predict([drugs], engine, protocol="reasoning-required", seed=0))
+    assert engine.calls[1].prompts == (
+        "背景：步行者好转。\n问题：步行有用吗？\nA. 阿司匹林\nB. 华法林\n答案：",
+    )
+    assert engine.calls[1].choices == ("A", "B")
 
 
 def test_equal_scores_take_the_first_choice(walking: Question) -> None:
@@ -94,16 +102,17 @@ def test_faults_name_the_question(walking: Question) -> None:
 
 
 def test_versions_tell_strategies_apart() -> None:
-    assert set(STRATEGIES) == {"direct", "lm-eval", "voc", "voc-likelihood"}
+    assert {"direct", "lm-eval", "cot", "self_consistency", "medprompt", "self_verification",
+            "ensemble_refinement", "voc", "voc-likelihood"} <= set(STRATEGIES)  # fmt: skip
     assert all(name == strategy.name for name, strategy in STRATEGIES.items())
     assert STRATEGIES["direct"].version != STRATEGIES["voc"].version
 
 
 def test_options_are_part_of_a_strategys_name() -> None:
-    found = strategies.get("voc:max_tokens=64:explain=true")
+    found = strategies.get("voc:max_tokens=64:contradictions=true")
     assert isinstance(found, Voc)
-    assert (found.name, found.max_tokens, found.explain) == (
-        "voc:max_tokens=64:explain=true", 64, True,
+    assert (found.name, found.max_tokens, found.contradictions) == (
+        "voc:max_tokens=64:contradictions=true", 64, True,
     )  # fmt: skip
     assert strategies.get("voc") is STRATEGIES["voc"]
 
@@ -114,7 +123,10 @@ def test_options_are_part_of_a_strategys_name() -> None:
         ("vox", "unknown strategy 'vox'.*did you mean 'voc'"),
         ("voc:max_token=3", "unknown option of voc 'max_token'.*did you mean 'max_tokens'"),
         ("voc:max_tokens=many", "option max_tokens of voc: 'many'; allowed: a whole number"),
-        ("voc:explain=maybe", "option explain of voc: 'maybe'; allowed: true or false"),
+        (
+            "voc:contradictions=maybe",
+            "option contradictions of voc: 'maybe'; allowed: true or false",
+        ),
         ("voc:batch", "option 'batch' of voc; allowed: batch=VALUE, once"),
         ("voc:batch=1:batch=2", "option 'batch=2' of voc; allowed: batch=VALUE, once"),
         ("voc:name=x", "unknown option of voc 'name'"),

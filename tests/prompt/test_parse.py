@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medexpert.prompt.choices import name_choices
 from medexpert.prompt.parse import parse_choice, stated_choices
 from medexpert.records import NO_ANSWER
 
@@ -99,13 +102,85 @@ def test_stated_choices_lists_them_all() -> None:
     assert stated_choices(text, VERDICTS) == ["no", "yes"]
 
 
-PIECES = ("final answer", "answer is", ":", "yes", "no", "(B)", "\n", "**", "是", "答案")
+def read(text: str, *choices: str, lang: str = "en") -> str:
+    return name_choices(choices, lang).read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "choice"),
+    [
+        ("Final answer: B", ("aspirin", "aspirin and clopidogrel"), "aspirin and clopidogrel"),
+        ("Answer: aspirin and clopidogrel", ("aspirin", "aspirin and clopidogrel"),
+         "aspirin and clopidogrel"),
+        ("Answer: aspirin and heparin", ("aspirin", "aspirin and clopidogrel"), NO_ANSWER),
+        ("Answer: aspirin.", ("aspirin", "aspirin and clopidogrel"), "aspirin"),
+        ("答案：Ｂ", ("heart", "lung"), "lung"),
+        ("（Ｂ）", ("heart", "lung"), "lung"),
+        ("Answer: Ｂ. lung", ("heart", "lung"), "lung"),
+        ("Answer: \u0412", ("heart", "lung"), NO_ANSWER),  # a Cyrillic Ve
+        ("故选B。", ("heart", "lung"), "lung"),
+        ("应选：A", ("heart", "lung"), "heart"),
+        ("因此，正确选项是 B。", ("heart", "lung"), "lung"),
+        ("选项B错误", ("heart", "lung"), NO_ANSWER),
+        ("The correct option is (B).", ("heart", "lung"), "lung"),
+        ("Another option is B.", ("heart", "lung"), NO_ANSWER),
+        ("Answer: 5", ("5", "50"), "5"),
+        ("Answer: 50", ("5", "50"), "50"),
+        ("Answer: 5.5", ("5", "50"), NO_ANSWER),
+        ("Answer: 5-10", ("5", "50"), NO_ANSWER),
+        ("-5", ("5", "50"), NO_ANSWER),
+        ("- B", ("5", "50"), "50"),
+        ("Answer: 10²", ("102", "7"), NO_ANSWER),
+        ("Answer: A", ("B", "A"), "B"),  # the letter the prompt showed
+        ("Answer: A. B", ("B", "A"), "B"),
+        ("Answer: O", ("A", "B", "AB", "O"), "O"),
+        ("Answer: Crohn’s  disease", ("Crohn's disease", "ulcerative colitis"), "Crohn's disease"),
+        ("Answer: anti\u2011TNF", ("anti-TNF", "rest"), "anti-TNF"),
+        ("Answer: 5 μg", ("5 \u00b5g", "9 \u00b5g"), "5 \u00b5g"),  # Greek mu, micro sign
+        ("Answer: 5 mg", ("5 mg", "５ mg"), NO_ANSWER),  # alike on the page: only letters tell
+        ("Answer: B", ("5 mg", "５ mg"), "５ mg"),
+        ("Answer: P", tuple(f"finding {n}" for n in range(16)), "finding 15"),
+        ("Answer: Q", tuple(f"finding {n}" for n in range(16)), NO_ANSWER),
+        ("Yes.", ("Yes", "No"), "Yes"),
+    ],
+)  # fmt: skip
+def test_labels_of_a_prompt(text: str, choices: tuple[str, ...], choice: str) -> None:
+    assert read(text, *choices) == choice
+
+
+PIECES = ("final answer", "answer is", ":", "yes", "no", "(B)", "\n", "**", "是", "答案", "Ｂ", "-")
 words = st.sampled_from(PIECES)
 texts = st.one_of(st.text(max_size=80), st.lists(words, max_size=12).map(" ".join))
+shown = st.text(min_size=1, max_size=12).filter(lambda t: any(c.isalnum() for c in t))
+sets = st.lists(shown, min_size=2, max_size=7, unique=True).map(tuple)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(texts, st.lists(st.text(max_size=6), max_size=5))
 def test_total(text: str, choices: list[str]) -> None:
     assert parse_choice(text, choices) in {*choices, NO_ANSWER}
     assert parse_choice(text, VERDICTS, labels=CHINESE) in {*VERDICTS, NO_ANSWER}
+
+
+@settings(max_examples=50, deadline=None)
+@given(sets, st.data())
+def test_a_stated_label_is_read_whatever_the_choices(choices: tuple[str, ...], data: Any) -> None:
+    named = name_choices(choices)
+    choice = data.draw(st.sampled_from(choices))
+    form = data.draw(
+        st.sampled_from(("Final answer: {}", "The answer is ({}).", "答案：{}。", "{}"))
+    )
+    assert named.read("So.\n" + form.format(named.label(choice))) == choice
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts, sets)
+def test_total_with_letters(text: str, choices: tuple[str, ...]) -> None:
+    assert name_choices(choices).read(text) in {*choices, NO_ANSWER}
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts, sets)
+def test_a_text_without_any_label_states_nothing(text: str, choices: tuple[str, ...]) -> None:
+    stripped = "".join(char for char in text if not char.isalnum())
+    assert name_choices(choices).read(stripped) == NO_ANSWER

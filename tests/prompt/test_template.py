@@ -28,15 +28,17 @@ NONE = ChatFormat("", "", "</s>")
 FIELDS: dict[str, Any] = {
     "question": "Is it?", "answer": "yes", "rationale": "Because.", "contexts": ["One.", "Two."],
     "long_answer": "It is.", "evidence": "One.", "options": {"A": "alpha", "B": "beta"},
-    "answer_idx": "B", "explanation": "Beta fits.", "choices": ["yes", "no"], "choice": "yes",
-    "rationales": [("yes", "r1"), ("no", "r2")],
+    "answer_idx": "B", "explanation": "Beta fits.", "choices": ["yes", "no"], "choice": "B",
+    "check": "A says too much.",
+    "rationales": [("yes", "r1"), ("no", "r2")], "reasonings": ["One.", "Two."], "before": "So",
+    "conclusion": "yes",
     "subject": "anatomy", "references": ["It is."], "answer_given": "It was.",
     "messages": [
         {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"},
         {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "See you"},
     ],
 }  # fmt: skip
-LEARNED = [n for n in names() if n not in ("voc.hypothesise", "voc.contradict")]
+LEARNED = [n for n in names() if n != "voc.contradict"]
 
 
 def joined(segments: list[Segment]) -> str:
@@ -188,9 +190,9 @@ def test_generation_blocks_and_loop_controls_are_understood() -> None:
 
 def test_request_for_free_text_follows_the_chat_format(smollm2: ChatFormat) -> None:
     plain = render_request("voc.hypothesise", FIELDS, chat=NONE)
-    assert plain.endswith('which findings support "yes".\nExplanation:')
+    assert plain.endswith('which findings support "B".\nExplanation:')
     chat = render_request("voc.hypothesise", FIELDS, chat=smollm2)
-    assert chat.endswith('which findings support "yes".<|im_end|>\n<|im_start|>assistant\n')
+    assert chat.endswith('which findings support "B".<|im_end|>\n<|im_start|>assistant\n')
     assert template.CUE not in plain + chat
 
 
@@ -204,7 +206,7 @@ def test_user_text_is_never_read_as_a_template() -> None:
 def test_ids_tell_name_and_text() -> None:
     assert re.fullmatch(r"pubmedqa\.lm_eval@[0-9a-f]{8}", template_id("pubmedqa.lm_eval"))
     assert template_id("pubmedqa.lm_eval") != template_id("pubmedqa.lm_eval", "zh")
-    assert template.lookup("voc.verify").version == 1
+    assert template.lookup("voc.verify").version == 2
 
 
 @pytest.mark.parametrize(

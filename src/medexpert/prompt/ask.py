@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from medexpert.prompt import strategies
-from medexpert.prompt.asking import VERDICTS
+from medexpert.prompt.asking import VERDICTS, Strategy
 from medexpert.prompt.voc import Voc
-from medexpert.records import Question, UserError
+from medexpert.records import Question, UserError, unknown_name
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -51,6 +51,44 @@ def ask(
     `lang` "" = Chinese when the question holds a Chinese character, English otherwise.
     Raises UserError: empty question, fewer than two choices, equal choices, unknown strategy.
     """
+    chosen = strategies.get(strategy)
+    if isinstance(chosen, Voc):
+        chosen = replace(chosen, contradictions=True, max_tokens=max_tokens)
+    return _answer(_asked(question, choices, context, lang), chosen, engine, seed)
+
+
+def verify(
+    question: str,
+    choices: Sequence[str],
+    engine: Engine,
+    *,
+    context: str = "",
+    lang: str = "",
+    seed: int = 0,
+    **options: Any,
+) -> Answer:
+    """Verification-of-Choice for one question, with any engine:
+
+        from medexpert.engines.local import LocalEngine
+        from medexpert.prompt import verify
+        engine = LocalEngine.open(folder)
+        answer = verify("Does walking help?", ["yes", "no"], engine, context="Walkers improved.")
+        print(answer.choice, answer.probabilities, answer.reasons_for)
+
+    `options` are those of `voc.Voc`: k=3, verdict="generated" for an engine without
+    log-probabilities, mode="likelihood" ... Raises UserError as `ask`, and for an option.
+    """
+    known = {part.name: part.default for part in fields(Voc) if part.name != "name"}
+    for option, value in options.items():
+        if option not in known:
+            raise unknown_name("option of verify", option, known)
+        kind = type(known[option])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise UserError(f"option {option} of verify: {value!r}", allowed=kind.__name__)
+    return _answer(_asked(question, choices, context, lang), Voc(**options), engine, seed)
+
+
+def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Question:
     named = tuple(choice.strip() for choice in choices)
     if not question.strip():
         raise UserError("the question is empty")
@@ -58,7 +96,7 @@ def ask(
         raise UserError(
             f"choices {', '.join(map(repr, named)) or 'none'}", allowed="two or more, all different"
         )
-    asked = Question(
+    return Question(
         id="ask",
         question=question.strip(),
         choices=named,
@@ -66,11 +104,11 @@ def ask(
         contexts=(context.strip(),) if context.strip() else (),
         lang=lang or ("zh" if _HAN.search(question) else "en"),
     )
-    chosen = strategies.get(strategy)
-    if isinstance(chosen, Voc):
-        chosen = replace(chosen, explain=True, max_tokens=max_tokens)
+
+
+def _answer(asked: Question, strategy: Strategy, engine: Engine, seed: int) -> Answer:
     protocol = "reasoning-required" if asked.contexts else "question-only"
-    (found,) = chosen.predict([asked], engine, protocol=protocol, seed=seed)
+    (found,) = strategy.predict([asked], engine, protocol=protocol, seed=seed)
     rationales = found.trace.get("rationales", {})
     return Answer(
         question=asked.question,
@@ -79,6 +117,6 @@ def ask(
         reasons_for={name: row["text"] for name, row in rationales.items()},
         reasons_against=dict(found.trace.get("against", {})),
         faults={name: row["dropped"] for name, row in rationales.items() if row["dropped"]},
-        strategy=strategy,
+        strategy=strategy.name,
         trace=found.trace,
     )

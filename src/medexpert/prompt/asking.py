@@ -9,15 +9,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from medexpert.prompt import template
+from medexpert.prompt.choices import VERDICTS, naming
 from medexpert.prompt.template import ChatFormat
 from medexpert.records import Prediction, Question, UserError, digest, unknown_name
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
 
+__all__ = [
+    "PROTOCOLS", "TEMPLATES", "VERDICTS", "Scored", "Strategy", "best", "complete", "decided",
+    "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score", "versioned",
+]  # fmt: skip
+
 PROTOCOLS = ("reasoning-required", "question-only", "reasoning-free")
 """With the context · without · with the conclusion in its place (a diagnostic, never PubMedQA)."""
-VERDICTS = ("yes", "no", "maybe")
 _DIRECT = {
     "reasoning-required": "pubmedqa.lm_eval",
     "question-only": "pubmedqa.question_only",
@@ -88,25 +93,24 @@ def evidence(question: Question, protocol: str) -> str:
 def direct_prompt(question: Question, protocol: str, chat: ChatFormat) -> Scored:
     """The direct prompt and the label texts scored behind it.
 
-    Yes/no/maybe questions get lm-eval's PubMedQA format; for other choices the prompt names them.
+    Yes/no/maybe questions get lm-eval's PubMedQA format; other choices are listed by letter, and
+    the letter is scored (`choices.naming`).
     """
     shown = evidence(question, protocol)
     lang = question.lang
-    name = _DIRECT[protocol]
-    words = set(template.lookup(name, lang).labels.values()) or set(VERDICTS)
-    if not (set(question.choices) <= set(VERDICTS) or set(question.choices) <= words):
-        name = "direct.choices"
+    named = naming(question)
+    name = "direct.choices" if named.lettered else _DIRECT[protocol]
     fields = {
         "question": question.question,
         "contexts": question.contexts,
         "evidence": shown,
         "long_answer": question.long_answer,
-        "choices": question.choices,
+        "options": named.options,
     }
     return Scored(
         question=question.id,
         prompt=template.render_prompt(name, fields, chat=chat, lang=lang),
-        labels=tuple(template.render_choices(name, question.choices, lang=lang)),
+        labels=tuple(template.render_choices(name, named.labels, lang=lang)),
         template=template.template_id(name, lang),
     )
 

@@ -76,6 +76,20 @@ def render_chat(
         raise UserError(f"the model's chat template fails: {error.message or error}") from None
 
 
+def prefilled(messages: Sequence[Mapping[str, str]], opening: str, chat: ChatFormat) -> str:
+    """The text that asks for an assistant turn which begins with `opening`.
+
+    Raises UserError when the template rewrites earlier text as the turn is added, or the opening.
+    """
+    before = render_chat(messages, chat, reply=True)
+    turn = {"role": "assistant", "content": opening}
+    after = render_chat([*messages, turn], chat, reply=False)
+    at = after.find(opening, len(before))
+    if not after.startswith(before) or at < 0:
+        raise UserError("the model's chat template cannot open an assistant turn with given text")
+    return after[: at + len(opening)]
+
+
 class _Turn(NamedTuple):
     """An assistant turn: the text that asks for it, what is learned, and what closes it."""
 

@@ -4,25 +4,37 @@ Two places are read. First the last explicit statement ("Final answer: yes", "th
 "答案：是"); if there is one and it is ambiguous, the result is NO_ANSWER. Otherwise the last line,
 when it is nothing but a choice, or opens with a choice set off by punctuation and names no other.
 A label inside a sentence ("there is no evidence") is not an answer.
+
+Full-width letters and digits, and the spaces, hyphens and quotes that look like the plain ones, are
+read as those. Look-alikes of another alphabet (a Cyrillic А) are other letters.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from medexpert.records import NO_ANSWER
 
 _ANCHOR = (
-    r"(?:\b(?:final|correct|best|right)?\s*answer\b|最终答案|正确答案|答案)"
+    r"(?:(?:\b(?:(?:final|correct|best|right)?\s*answer|(?:final|correct|best|right)\s+"
+    r"(?:option|choice))\b|最终答案|正确答案|正确选项|答案)"
     r"[\s*_]*(?:would be|should be|is|为|是|[:：])(?:[\s*_]*[:：])?"
+    r"|(?:故|应|因此|所以)选(?:择)?(?:[\s*_]*[:：])?)"
 )
 _OPEN = r"[\s*_\"'“”‘`(\[（【]*"
 _CLOSE = r"[*_\"'“”’`)\]）】]*"
 _AFTER = r"(?=\s*(?:$|[.,;:!?。，；：！？\n]|[-–—]\s|because\b|since\b|as\b|given\b))"
 _BETWEEN = re.compile(r"[\s,;/|、，]*(?:\bor\b|\band\b|或者?|和)?[\s*_\"'“”(\[（]*")
 _SET_OFF = r"(?:[.,;:!)][*_]*\s+|[。，；：！]\s*)(?=[^\d\s])"
-_LETTERS = "ABCDEFGHIJ"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_PLAIN = str.maketrans(
+    {chr(wide): chr(wide - 0xFEE0) for first, last in ("０９", "ＡＺ", "ａｚ")
+     for wide in range(ord(first), ord(last) + 1)}
+    | dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", " ")
+    | dict.fromkeys("\u2010\u2011", "-") | dict.fromkeys("‘’", "'") | dict.fromkeys("“”", '"')
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", "")
+)  # fmt: skip
 
 
 def parse_choice(
@@ -30,13 +42,15 @@ def parse_choice(
 ) -> str:
     """The choice the text states, or NO_ANSWER.
 
-    `labels`: choice -> the word for it in the text (a template's declared labels). Words match in
-    any case; letters A, B, ... (order of `choices`) only in upper case and when no choice is a
-    single letter itself. Total: any text and any choices give a choice or NO_ANSWER.
+    `labels`: choice -> the word or letter for it in the prompt; a label wins over a choice that
+    reads the same. Words match in any case; letters only in upper case. Without letters among the
+    labels A, B, ... stand for the choices in order, unless a choice is a single letter itself.
+    Total: any text and any choices give a choice or NO_ANSWER.
     """
     words = _words(choices, labels or {})
     if not words:
         return NO_ANSWER
+    text = text.translate(_PLAIN)
     stated = _statements(text, words)
     if stated:
         return stated[-1]
@@ -48,38 +62,68 @@ def stated_choices(
 ) -> list[str]:
     """Every choice the text explicitly states as the answer, in order; ambiguous ones left out."""
     words = _words(choices, labels or {})
-    return [c for c in _statements(text, words) if c != NO_ANSWER] if words else []
+    stated = _statements(text.translate(_PLAIN), words) if words else []
+    return [c for c in stated if c != NO_ANSWER]
 
 
 def _words(choices: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
-    """Casefolded word -> choice; a word that two choices share stands for neither."""
+    """Folded word, or letter, -> choice; a word that two choices share stands for neither.
+
+    Letters stay in upper case: "a" is an article.
+    """
+    named = [(_plain(labels.get(c, c)), c) for c in choices]
+    letters = {word: c for word, c in named if c in labels and _is_letter(word)}
+    plain = [(word, c) for word, c in named if word not in letters]
+    texts = _distinct((_fold(text), c) for c in choices for text in (_plain(c), labels.get(c, c)))
+    if not letters:
+        own = _distinct((_fold(word), c) for word, c in plain)
+        if not any(len(word) == 1 and word.isascii() and word.isalpha() for word in texts):
+            letters = dict(zip(LETTERS, choices, strict=False))
+        return {**texts, **own, **letters} if labels else {**texts, **letters}
+    # "A. B" is option A, although another option may have the letter B.
+    full = _distinct((_fold(f"{word}. {c}"), c) for word, c in letters.items())
+    texts = {w: c for w, c in texts.items() if letters.get(w.upper(), c) == c}
+    return {**texts, **full, **letters}
+
+
+def _distinct(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     shared = set()
-    for choice in choices:
-        for word in {choice.strip().casefold(), labels.get(choice, choice).strip().casefold()}:
-            if word and found.setdefault(word, choice) != choice:
-                shared.add(word)
-    letters: dict[str, str] = {}
-    if not any(len(word) == 1 and word.isascii() for word in found):
-        # Kept in upper case: "a" is an article.
-        letters = dict(zip(_LETTERS, choices, strict=False))
-    return {word: c for word, c in found.items() if word not in shared} | letters
+    for word, choice in pairs:
+        if word and found.setdefault(word, choice) != choice:
+            shared.add(word)
+    return {word: choice for word, choice in found.items() if word not in shared}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.translate(_PLAIN).split())
+
+
+def _fold(text: str) -> str:
+    return _plain(text).casefold()
+
+
+def _is_letter(word: str) -> bool:
+    return len(word) == 1 and word in LETTERS
 
 
 def _pattern(words: Mapping[str, str]) -> str:
-    """Alternation of the words, longest first; ASCII words end where a word ends."""
+    """Alternation of the words, longest first; ASCII words end where a word or number ends."""
     parts = []
     for word in sorted(words, key=lambda w: (-len(w), w)):
-        body = re.escape(word)
-        body = body if word in _LETTERS and len(word) == 1 else f"(?i:{body})"
+        body = r"\s+".join(map(re.escape, word.split()))
+        body = body if _is_letter(word) else f"(?i:{body})"
         left = r"(?<![A-Za-z0-9_])" if word[0].isascii() and word[0].isalnum() else ""
         right = r"(?![A-Za-z0-9_])" if word[-1].isascii() and word[-1].isalnum() else ""
+        # 1 is not in 1.5, 1,000, 0.1, 1/2 or 1-2.
+        left += r"(?<!\d[.,/:-])" if word[0].isdecimal() else ""
+        right += r"(?![.,/:-]?\d)" if word[-1].isdecimal() else ""
         parts.append(f"{left}{body}{right}")
     return f"({'|'.join(parts)})"
 
 
 def _meaning(word: str, words: Mapping[str, str]) -> str:
-    return words.get(word, words.get(word.casefold(), NO_ANSWER))
+    return words.get(word, words.get(_fold(word), NO_ANSWER))
 
 
 def _statements(text: str, words: Mapping[str, str]) -> list[str]:
@@ -115,7 +159,7 @@ def _last_line(text: str, words: Mapping[str, str]) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return NO_ANSWER
-    line = re.sub(r"^[#>\-\s]+", "", lines[-1])
+    line = re.sub(r"^(?:[#>\s]|-\s)+", "", lines[-1])  # a minus sign is no bullet
     label = _pattern(words)
     opening = re.match(f"{_OPEN}{label}{_CLOSE}", line)
     if not opening:

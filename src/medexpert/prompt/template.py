@@ -2,35 +2,52 @@ r"""The only renderer: what is trained on, evaluated and served is the same text
 
 A template is a file `templates/<name>.<en|zh|any>.txt`: header lines (`version:`, `labels:`,
 `note:`), a line `---`, then Jinja text. `[[learn]]` separates what is given from what is learned;
-in a request for free text `[[cue]]` separates the request from the line that opens the reply.
+`[[cue]]` or `[[reply]]` separates a request from the line that opens the reply.
+`[[part.NAME]]` stands for the text of the file `part.NAME` in the same language.
 
 Names beginning with `chat.` are put into the model's chat format (`chat.py`): the part before
 `[[learn]]` is the user's message, the part behind it the assistant's, learned together with the
 end-of-turn mark. Every assistant turn of `chat.conversation` is learned.
 
 All other names are plain text; the learned part ends with `ChatFormat.eos`. No BOS is written: who
-encodes plain text puts the tokenizer's own start tokens before it, in training as in scoring.
+encodes plain text puts the tokenizer's own start tokens before it, in training as in scoring. Of
+those with a mark the request becomes a user message where the model has a chat template (chat
+models continue plain text by repeating it): a `[[cue]]` is then left out, since the turn itself
+opens the reply; what follows `[[reply]]` opens the assistant's turn and what is scored or learned
+stands behind it. Elsewhere both are plain text.
 
 Fields: chat.qa question, answer · chat.reasoning question, rationale, answer · chat.mcq_label
 question, options {letter: text}, answer_idx · chat.mcq_reason the same and explanation ·
 chat.conversation messages [{role, content}] · pubmedqa.lm_eval question, contexts, answer ·
 pubmedqa.question_only question, answer · pubmedqa.reasoning_free question, long_answer, answer ·
-direct.choices question, choices, evidence ("" = none), answer · voc.* see `voc.py`.
+direct.choices question, options {label: text}, evidence ("" = none), answer (a label) · voc.*
+question, evidence, options and: hypothesise choice (a label), rationale · verify rationales
+[[label, text]], answer · check the same and check (the text before the verdict) · ptrue choice,
+rationale, answer (true or false) · contradict choice, rationale. `shots`, in those with options, is
+text shown before all else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.sandbox
 
-from medexpert.prompt.chat import PLAIN_CHAT, ChatFormat, Segment, chat_texts, render_chat
+from medexpert.prompt.chat import (
+    PLAIN_CHAT,
+    ChatFormat,
+    Segment,
+    chat_texts,
+    prefilled,
+    render_chat,
+)
 from medexpert.records import UserError, unknown_name
 
 __all__ = [
@@ -42,6 +59,8 @@ __all__ = [
 LEARN = "[[learn]]"
 MESSAGES = "[[messages]]"
 CUE = "[[cue]]"
+REPLY = "[[reply]]"
+PART = re.compile(r"\[\[(part\.\w+)\]\]")
 LANGUAGES = ("en", "zh")
 
 
@@ -102,12 +121,13 @@ def render_all(
     if found.given == MESSAGES:
         return chat_texts(_messages(template, fields), chat)
     values = _labelled(found, fields)
-    given = _fill(found, found.given, values)
+    asked = _asked(found, values)
     learned = _fill(found, found.learned, values)
-    if not found.is_chat:
-        return [[Segment(given, False), Segment(learned + chat.eos, True)]]
-    turns = [{"role": "user", "content": given}, {"role": "assistant", "content": learned}]
-    return chat_texts(turns, chat)
+    if not asked.as_chat(chat):
+        return [[Segment(asked.request + asked.opening, False), Segment(learned + chat.eos, True)]]
+    reply = asked.kept + learned if asked.kept else learned.strip()
+    turns = [*asked.messages, {"role": "assistant", "content": reply}]
+    return [_opened(text, asked.kept) for text in chat_texts(turns, chat)]
 
 
 def render_prompt(
@@ -115,32 +135,22 @@ def render_prompt(
 ) -> str:
     """The text a model is asked with: exactly what stands before the first learned segment.
 
-    For `chat.conversation` it is all messages and the opening of the next assistant turn.
+    For `chat.conversation` it is all messages and the opening of the next assistant turn. Raises
+    UserError as :func:`render`.
     """
     found = lookup(template, lang)
     if found.given == MESSAGES:
         return render_chat(_messages(template, fields), chat, reply=True)
-    given = _fill(found, found.given, _labelled(found, fields))
-    if not found.is_chat:
-        return given
-    return render_chat([{"role": "user", "content": given}], chat, reply=True)
+    asked = _asked(found, _labelled(found, fields))
+    if not asked.as_chat(chat):
+        return asked.request + asked.opening
+    if asked.kept:
+        return prefilled(asked.messages, asked.kept, chat)
+    return render_chat(asked.messages, chat, reply=True)
 
 
-def render_request(
-    template: str, fields: Mapping[str, Any], *, chat: ChatFormat, lang: str = "en"
-) -> str:
-    """The prompt of a template with a `[[cue]]`, which asks for free text.
-
-    A model with a chat template gets the request as a user message (chat models continue plain
-    text by repeating it); any other gets the request and the cue as plain text.
-    """
-    found = lookup(template, lang)
-    request, _, cue = found.given.partition(CUE)
-    values = _labelled(found, fields)
-    if not chat.template:
-        return _fill(found, request, values) + _fill(found, cue, values)
-    message = {"role": "user", "content": _fill(found, request, values)}
-    return render_chat([message], chat, reply=True)
+render_request = render_prompt
+"""The same, where what is asked for is free text."""
 
 
 def render_choices(template: str, choices: Sequence[str], *, lang: str = "en") -> list[str]:
@@ -156,19 +166,20 @@ def template_id(name: str, lang: str = "en") -> str:
 
 def names() -> list[str]:
     """Names of all templates, sorted."""
-    return sorted({name for name, _ in _files()})
+    return sorted({name for name, _ in _files() if not name.startswith("part.")})
 
 
 @lru_cache(maxsize=256)
 def lookup(name: str, lang: str = "en") -> Template:
     """The template in this language, or its language-free form. Raises UserError if unknown."""
     files = _files()
-    if not any(known == name for known, _ in files):
+    if name not in names():
         raise unknown_name("template", name, names())
     text = files.get((name, lang), files.get((name, "any")))
     if text is None:
         known_langs = ", ".join(sorted(at for known, at in files if known == name))
         raise UserError(f"template {name!r} has no {lang!r} version", allowed=known_langs)
+    text = PART.sub(lambda part: _body(files[part.group(1), lang]), text)
     header, _, body = text.partition("\n---\n")
     entries = dict(line.split(":", 1) for line in header.splitlines())
     pairs = [p.split("=") for p in entries.get("labels", "").split(",") if p.strip()]
@@ -184,6 +195,11 @@ def lookup(name: str, lang: str = "en") -> Template:
     )
 
 
+def _body(text: str) -> str:
+    """What follows a file's header."""
+    return text.partition("\n---\n")[2].removesuffix("\n")
+
+
 @lru_cache(maxsize=1)
 def _files() -> dict[tuple[str, str], str]:
     """(name, language) -> text of every template file shipped with the package."""
@@ -196,6 +212,46 @@ def _files() -> dict[tuple[str, str], str]:
 
 
 # -- filling -----------------------------------------------------------------------------------
+
+
+class _Asked(NamedTuple):
+    """A filled request, the line that opens the reply, and which mark stood between ("" = none)."""
+
+    request: str
+    opening: str
+    mark: str
+    is_chat: bool
+
+    @property
+    def kept(self) -> str:
+        """What an assistant turn opens with."""
+        return self.opening.lstrip("\n") if self.mark == REPLY else ""
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        return [{"role": "user", "content": self.request}]
+
+    def as_chat(self, chat: ChatFormat) -> bool:
+        return self.is_chat or bool(self.mark and chat.template)
+
+
+def _asked(template: Template, values: Mapping[str, Any]) -> _Asked:
+    mark = next((mark for mark in (CUE, REPLY) if mark in template.given), "")
+    request, _, opening = template.given.partition(mark) if mark else (template.given, "", "")
+    return _Asked(
+        _fill(template, request, values), _fill(template, opening, values), mark, template.is_chat
+    )
+
+
+def _opened(segments: list[Segment], opening: str) -> list[Segment]:
+    """The segments of a one-turn chat, with the turn's opening given and not learned."""
+    if not opening:
+        return segments
+    given, learned, *rest = segments
+    end = learned.text.index(opening) + len(opening)
+    return [
+        Segment(given.text + learned.text[:end], False), Segment(learned.text[end:], True), *rest,
+    ]  # fmt: skip
 
 
 def _labelled(template: Template, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,11 @@ from medexpert.records import Example, UserError, to_json
 Make = Callable[..., Run]
 ASKED = {"question": "Does it help?", "answer": "yes"}
 CHOICE = {"question": "Which?", "options": {"A": "x", "B": "y"}, "answer_idx": "A"}
-VERDICT = {"question": "Does it help?", "evidence": "Nine of ten.", "answer": "yes"}
+VERDICT = {
+    "question": "Does it help?", "evidence": "Nine of ten.", "answer": "yes",
+    "options": {"yes": "yes", "no": "no"},
+}  # fmt: skip
+SIDES = {**VERDICT, "rationales": [["yes", "Nine of ten."], ["no", "One was not."]]}
 TALK = {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}
 FIELDS: dict[str, dict[str, Any]] = {
     "chat.qa": ASKED,
@@ -34,9 +38,15 @@ FIELDS: dict[str, dict[str, Any]] = {
     "pubmedqa.lm_eval": {**ASKED, "contexts": ["Nine of ten."]},
     "pubmedqa.question_only": {**ASKED, "contexts": []},
     "pubmedqa.reasoning_free": {**ASKED, "long_answer": "It helps most."},
-    "direct.choices": {**VERDICT, "choices": ["yes", "no"]},
+    "direct.choices": VERDICT,
+    "cot.reason": {**VERDICT, "rationale": "Nine of ten."},
+    "cot.refine": {**VERDICT, "rationale": "Nine of ten.", "reasonings": ["One.", "Two."]},
+    "cot.answer": {"before": "Nine of ten.", "answer": "yes"},
+    "cot.conclusion": {**VERDICT, "conclusion": "yes"},
+    "voc.hypothesise": {**VERDICT, "choice": "yes", "rationale": "Nine of ten."},
+    "voc.verify": SIDES,
+    "voc.check": {**SIDES, "check": "no: one was not helped."},
     "voc.ptrue": {**VERDICT, "choice": "yes", "rationale": "Nine of ten."},
-    "voc.verify": {**VERDICT, "rationales": [["yes", "Nine of ten."], ["no", "One was not."]]},
 }
 
 
@@ -66,13 +76,14 @@ def test_what_a_template_needs_is_what_a_row_must_have(name: str) -> None:
 
 
 def test_every_template_that_teaches_is_among_them() -> None:
-    asks = {name for name in template.names() if template.CUE in template.lookup(name).given}
+    asks = {n for n in template.names() if not template.lookup(n).learned}
     teaching = {name for name in template.names() if not name.startswith("construct.")} - asks
+    teaching |= {"chat.conversation"}
     assert set(SHAPES) == teaching
 
 
 def test_lists_hold_what_the_template_prints() -> None:
-    assert "choices: a list of strings" in refusal(row("direct.choices", choices=["yes", 3]))
+    assert "options: strings are expected" in refusal(row("direct.choices", options={"A": 3}))
     for wrong in (["yes"], [["yes"]], [["yes", 3]], [{"yes": "so"}]):
         told = refusal(row("voc.verify", rationales=wrong))
         assert "rationales: a list of [choice, rationale]" in told

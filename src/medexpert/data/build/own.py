@@ -11,7 +11,8 @@ from medexpert.records import Example, UserError, from_mapping, unknown_name
 _ASKED = {"question": str, "answer": str}
 _CHOICE = {"question": str, "options": dict, "answer_idx": str, "explanation": str}
 _TASK = {"question": str, "contexts": list, "answer": str}
-_VERDICT = {"evidence": str, "question": str}
+_VERDICT = {"evidence": str, "question": str, "options": dict}
+_SIDES = {**_VERDICT, "rationales": list, "answer": str}
 SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "chat.qa": ("qa", _ASKED),
     "chat.reasoning": ("reasoning", {**_ASKED, "rationale": str}),
@@ -21,15 +22,21 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "pubmedqa.lm_eval": ("task", _TASK),
     "pubmedqa.question_only": ("task", _TASK),
     "pubmedqa.reasoning_free": ("task", {**_ASKED, "long_answer": str}),
-    "direct.choices": ("task", {**_VERDICT, "choices": list, "answer": str}),
+    "direct.choices": ("task", {**_VERDICT, "answer": str}),
+    "cot.reason": ("task", {**_VERDICT, "rationale": str, "answer": str}),
+    "cot.refine": ("task", {**_VERDICT, "reasonings": list, "rationale": str, "answer": str}),
+    "cot.answer": ("task", {"before": str, "answer": str}),
+    "cot.conclusion": ("task", {**_VERDICT, "conclusion": str, "answer": str}),
+    "voc.hypothesise": ("task", {**_VERDICT, "choice": str, "rationale": str}),
+    "voc.verify": ("task", _SIDES),
+    "voc.check": ("task", {**_SIDES, "check": str}),
     "voc.ptrue": ("task", {**_VERDICT, "choice": str, "rationale": str, "answer": str}),
-    "voc.verify": ("task", {**_VERDICT, "rationales": list, "answer": str}),
 }
 """Template -> the kind of its examples and the fields that it needs.
 
-All templates with something to learn; voc.hypothesise and voc.contradict only ask.
+All templates with something to learn; voc.contradict only asks.
 """
-TEXTS = ("contexts", "choices")
+TEXTS = ("contexts", "reasonings")
 """Lists of strings."""
 ROLES = ("user", "assistant", "system")
 
