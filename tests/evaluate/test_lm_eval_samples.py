@@ -15,6 +15,7 @@ PUBMEDQA = {
     "QUESTION": "Does walking help?", "CONTEXTS": ["Half of 90 adults walked.", "They improved."],
     "LONG_ANSWER": "It does.", "final_decision": "no",
 }  # fmt: skip
+FOUR = {"ending0": "rest", "ending1": "ice", "ending2": "heat", "ending3": "walks"}
 DOCS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (PUBMEDQA, {
         "question": "Does walking help?", "context": "Half of 90 adults walked.\nThey improved.",
@@ -22,11 +23,11 @@ DOCS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     }),
     ({"question": "Does it?", "context": {"contexts": ["So.", "Yes."], "labels": ["A", "B"]},
       "long_answer": "x", "final_decision": "maybe"},
-     {"question": "Does it?", "context": "So.\nYes.", "choices": ["yes", "no", "maybe"], "answer": 2}),
-    ({"id": "t", "sent1": "A man falls. What next?", "sent2": "", "ending0": "rest", "ending1": "ice",
-      "ending2": "heat", "ending3": "walks", "label": 3},
-     {"question": "A man falls. What next?", "choices": ["rest", "ice", "heat", "walks"], "answer": 3}),
-    ({"question": "Which?", "opa": "a1", "opb": "b1", "opc": "c1", "opd": "d1", "cop": 0, "exp": "-"},
+     {"question": "Does it?", "context": "So.\nYes.", "choices": ["yes", "no", "maybe"],
+      "answer": 2}),
+    ({"id": "t", "sent1": "A man falls. What next?", "sent2": "", **FOUR, "label": 3},
+     {"question": "A man falls. What next?", "choices": list(FOUR.values()), "answer": 3}),
+    ({"question": "Which?", "opa": "a1", "opb": "b1", "opc": "c1", "opd": "d1", "cop": 0},
      {"question": "Which?", "choices": ["a1", "b1", "c1", "d1"], "answer": 0}),
     ({"question": "Where?", "subject": "anatomy", "choices": ["x", "y"], "answer": 1},
      {"question": "Where?", "choices": ["x", "y"], "answer": 1}),
@@ -63,12 +64,10 @@ def test_the_conclusion_is_never_in_a_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [float, str])
 def test_predictions_are_its_argmax(tmp_path: Path, kind: Any) -> None:
-    first = sample(
-        0, PUBMEDQA, [[kind(-2.0), "False"], [kind(-1.0), "True"], [kind(-9.5), "False"]]
-    )
-    second = sample(
-        1, PUBMEDQA, [[kind(-1.0), "False"], [kind(-1.0), "True"], [kind(-9.5), "False"]]
-    )
+    def scored(number: int, *values: float) -> dict[str, Any]:
+        return sample(number, PUBMEDQA, [[kind(value), "False"] for value in values])
+
+    first, second = scored(0, -2.0, -1.0, -9.5), scored(1, -1.0, -1.0, -9.5)
     found = predictions(written(tmp_path / "s.jsonl", first, second))
     assert [(p.id, p.choice, p.answer) for p in found] == [("0", "no", "no"), ("1", "yes", "no")]
     assert sum(found[0].probabilities.values()) == pytest.approx(1.0)
@@ -99,7 +98,7 @@ def test_refused(tmp_path: Path) -> None:
     assert "no sample of lm-evaluation-harness" in told([1])
     assert "no samples in it" in told()
     (tmp_path / "t.jsonl").write_text("{")
-    with pytest.raises(UserError, match="t.jsonl:1: not a JSON line"):
+    with pytest.raises(UserError, match=r"t\.jsonl:1: not a JSON line"):
         rows(tmp_path / "t.jsonl")
 
 

@@ -2,9 +2,9 @@
 
 A line holds `doc` (the row of its dataset), `doc_id`, `target`, `arguments`, `resps` and
 `filtered_resps`; of a multiple-choice task the latter are one [ln p, is greedy] a choice, as
-numbers or as text. Read are the questions of the shapes in `SHAPES`; another shape is an error that lists
-them. `convert` writes `{id, question, choices, answer (index), context?}`, one a line, which any
-strategy can be asked; `predictions` gives what the harness answered, for a paired test.
+numbers or as text. Docs of the shapes in `SHAPES` are read; another is an error that lists them.
+`convert` writes `{id, question, choices, answer (index), context?}`, one a line, which any strategy
+can be asked; `predictions` gives what the harness answered, for a paired test.
 
     python -m medexpert.evaluate.lm_eval_samples samples_pubmedqa.jsonl questions.jsonl
 """
