@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from medexpert.engines.base import Completion
+from medexpert.records import UserError
 
 Ids = list[int]
 _LEAD = 4
@@ -35,6 +36,18 @@ class Settings:
     stop: tuple[str, ...]
     temperature: float
     top_p: float
+
+
+def settings_of(max_tokens: int, stop: Sequence[str], temperature: float, top_p: float) -> Settings:
+    """Settings of a call. Raises UserError for values outside their range."""
+    if max_tokens < 1:
+        raise UserError(f"max_tokens = {max_tokens}", allowed="1 or more")
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise UserError(
+            f"temperature = {temperature}, top_p = {top_p}",
+            allowed="temperature >= 0 and 0 < top_p <= 1",
+        )
+    return Settings(max_tokens, tuple(s for s in stop if s), temperature, top_p)
 
 
 def row_seeds(prompts: Sequence[str], seed: int) -> list[int]:

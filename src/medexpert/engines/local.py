@@ -10,16 +10,19 @@ A model whose lineage says so reads its prompts both ways: `engines.prefix`.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medexpert.engines.base import Completion, PromptError, TextScore, Usage
-from medexpert.engines.prefix import generate_prefix, reading_of, scoring_mask
+from medexpert.engines.branches import Branches
+from medexpert.engines.network import Network
+from medexpert.engines.prefix import generate_prefix, reading_of
+from medexpert.engines.reuse import Batch, Reuse
 from medexpert.model.base import chat_format, load
 from medexpert.model.folder import read_lineage
 from medexpert.model.text import TextEncoder
@@ -29,19 +32,35 @@ from medexpert.records import UserError, unknown_name
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from medexpert.engines.decoding import Decoding
+    from medexpert.engines.generation import Settings
+
 Ids = list[int]
+Place = tuple[int, int]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WINDOW = 1024
 """Tokens of a text scored in one go: a number that does not depend on the model's context."""
-LOGIT_ELEMENTS = 1 << 25
-"""Largest block of logits held at once (elements; 128 MiB in float32)."""
+KEEP_TOKENS = 8192
+"""Tokens of shared beginnings kept from call to call: about twenty PubMedQA questions."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Tokens to be scored for a prompt: behind the last len(wanted) of `ids`, the tokens of each
+    wanted place, which belong to the choices of these numbers."""
+
+    prompt: int
+    ids: Ids
+    wanted: list[Ids]
+    choices: list[int]
 
 
 class LocalEngine:
     """Scores and generates with an already loaded model; see `engines.base.Engine`.
 
     `batch_tokens` bounds rows x longest row (padding counted) of one forward pass; a single row
-    may exceed it.
+    may exceed it. Prompts that begin alike are encoded once (`engines.reuse`); of what calls may
+    share with later ones, the last `keep_tokens` are kept.
     """
 
     def __init__(
@@ -51,6 +70,7 @@ class LocalEngine:
         *,
         name: str = "",
         batch_tokens: int = 4096,
+        keep_tokens: int = KEEP_TOKENS,
         lineage: dict[str, Any] | None = None,
     ) -> None:
         # Of a PEFT wrapper the inner model holds the adapter layers in place.
@@ -64,13 +84,13 @@ class LocalEngine:
         self.chat = ChatFormat(*chat_format(tokenizer))
         config = self.model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", 0) or 0)
-        self.vocabulary = int(config.vocab_size)
         self._text = TextEncoder(self.tokenizer)
         self.reading = reading_of(self.lineage, self.tokenizer)
+        self.network = Network(self.model)
+        self.reuse = Reuse(
+            self.network, self.reading, batch_tokens=batch_tokens, keep_tokens=keep_tokens
+        )
         self._usage = Usage()
-        self._chunked = self._head_is_plain()
-        # Where whole logits are made, one row at a time keeps them small.
-        self._budget = batch_tokens if self._chunked else 1
 
     @classmethod
     def open(
@@ -150,8 +170,8 @@ class LocalEngine:
     def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
         """[prompt][choice] = sum of ln p(choice's tokens | prompt).
 
-        Single-token choices are all read from the last position of one forward pass; longer ones
-        reuse the prompt's key-value cache, which equals full passes (tests).
+        Single-token choices are all read from the last position of one row; a longer one is a row
+        of its own, which shares the prompt.
         Raises PromptError (a UserError) for an empty or too long prompt or choice, or when the
         prompt's tokens are not a prefix of those of prompt + choice.
         """
@@ -159,38 +179,27 @@ class LocalEngine:
             raise UserError("no choices to score", allowed="one or more")
         started = time.perf_counter()
         encoded = [self._split_choices(i, prompt, choices) for i, prompt in enumerate(prompts)]
-        results: list[list[float]] = [[] for _ in prompts]
-        simple = [i for i, (_, tails) in enumerate(encoded) if all(len(t) == 1 for t in tails)]
-        for batch in batches([len(encoded[i][0]) for i in simple], self._budget):
-            chosen = [simple[k] for k in batch]
-            rows = [encoded[i][0] for i in chosen]
-            wanted = [[tail[0] for tail in encoded[i][1]] for i in chosen]
-            states, _ = self._run(rows, given=True)
-            states = states[torch.arange(len(rows)), [len(row) - 1 for row in rows]]
-            for i, values in zip(chosen, self._logprobs(states, wanted), strict=True):
-                results[i] = values
-        for i in sorted(set(range(len(prompts))) - set(simple)):
-            results[i] = self._score_tails(*encoded[i])
+        rows = [row for i, (given, tails) in enumerate(encoded) for row in _rows(i, given, tails)]
+        ids = [row.ids for row in rows]
+        free = [len(row.wanted) for row in rows]
+        start = len(self.reading.start)
+        sizes = [len(row.ids) - len(row.wanted) + 1 - start for row in rows]
+        results = [[0.0] * len(choices) for _ in prompts]
+        for batch in self.reuse.batches(ids, free, sizes):
+            chosen = [rows[leaf.index] for leaf in batch.leaves]
+            places, wanted = [], []
+            for number, (leaf, row) in enumerate(zip(batch.leaves, chosen, strict=True)):
+                end = len(leaf.rest)
+                places += [(number, at) for at in range(end - len(row.wanted), end)]
+                wanted += row.wanted
+            states = self._states(batch, [sizes[leaf.index] for leaf in batch.leaves], places)
+            found = iter(self.network.logprobs(states, wanted))
+            for row in chosen:
+                for _, values in zip(row.wanted, found, strict=False):
+                    for choice, value in zip(row.choices, values, strict=True):
+                        results[row.prompt][choice] += value
         self._count([given for given, _ in encoded], 0, started)
         return results
-
-    def _score_tails(self, prompt: Ids, tails: Sequence[Ids]) -> list[float]:
-        """ln p of each tail behind the prompt; the prompt is encoded once."""
-        states, cache = self._run([prompt], given=True, keep=True)
-        totals = self._logprobs(states[0, -1:], [[tail[0] for tail in tails]])[0]
-        longer = [k for k, tail in enumerate(tails) if len(tail) > 1]
-        budget = max(1, self.batch_tokens // (len(prompt) + max(map(len, tails))))
-        for at in range(0, len(longer), budget):
-            group = longer[at : at + budget]
-            # The cache is changed in place by the forward pass: each group gets its own copy.
-            branch = copy.deepcopy(cache)
-            branch.batch_repeat_interleave(len(group))
-            states, _ = self._run([tails[k][:-1] for k in group], cache=branch, keep=True)
-            for row, k in enumerate(group):
-                targets = [[token] for token in tails[k][1:]]
-                found = self._logprobs(states[row, : len(targets)], targets)
-                totals[k] += sum(value for (value,) in found)
-        return totals
 
     @torch.inference_mode()
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
@@ -217,63 +226,29 @@ class LocalEngine:
                 inputs.append(given[at : at + len(part)])
                 targets.append(part)
         totals = [0.0] * len(texts)
-        for batch in batches([len(row) for row in inputs], self._budget):
-            states, _ = self._run([inputs[k] for k in batch])
+        # Where whole logits are made, one row at a time keeps them small.
+        budget = self.batch_tokens if self.network.plain else 1
+        for batch in batches([len(row) for row in inputs], budget):
+            states = self.network.score_rows([inputs[k] for k in batch])
             for row, k in enumerate(batch):
                 wanted = [[token] for token in targets[k]]
-                found = self._logprobs(states[row, : len(wanted)], wanted)
+                found = self.network.logprobs(states[row, : len(wanted)], wanted)
                 totals[owners[k]] += sum(value for (value,) in found)
         return [
             TextScore(total, tokens, len(text.encode("utf-8")))
             for total, tokens, text in zip(totals, lengths, texts, strict=True)
         ]
 
-    def _run(
-        self, rows: Sequence[Ids], *, given: bool = False, cache: Any = None, keep: bool = False
-    ) -> tuple[torch.Tensor, Any]:
-        """(states, cache) of right-padded rows: hidden states [B, T, H], or logits [B, T, V] for
-        models whose logits are more than a linear map of them (see `_head_is_plain`). `given`: the
-        rows are prompts, which some models read both ways."""
-        width = max(map(len, rows))
-        padded = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-        inputs: dict[str, Any] = {"input_ids": padded.to(self.model.device), "use_cache": keep}
-        if cache is not None:
-            inputs["past_key_values"] = cache
-        if given and self.reading.prefix:
-            inputs["attention_mask"] = scoring_mask(
-                self.model, [len(row) for row in rows], len(self.reading.start)
-            )
-        if self._chunked:
-            out = self.model.get_decoder()(**inputs)
-            return out.last_hidden_state, out.past_key_values
-        out = self.model(**inputs)
-        return out.logits, out.past_key_values
-
-    def _logprobs(self, states: torch.Tensor, wanted: Sequence[Sequence[int]]) -> list[list[float]]:
-        """ln p of the wanted tokens at each state [N, H or V], logits made in float32 by blocks."""
-        found: list[list[float]] = []
-        step = max(1, LOGIT_ELEMENTS // self.vocabulary)
-        for at in range(0, len(wanted), step):
-            block = states[at : at + step]
-            logits = self.model.get_output_embeddings()(block) if self._chunked else block
-            logits = logits.float()
-            tokens = torch.tensor(list(wanted[at : at + step]), device=logits.device)
-            values = logits.gather(1, tokens) - logits.logsumexp(1, keepdim=True)
-            found += values.double().cpu().tolist()
-        return found
-
-    @torch.inference_mode()
-    def _head_is_plain(self) -> bool:
-        """Whether logits = output embedding of the decoder's last state, so that only the needed
-        ones have to be made. False for models that scale or cap them: those go the long way."""
-        probe = torch.arange(4).unsqueeze(0).to(self.model.device) % self.vocabulary
-        try:
-            states = self.model.get_decoder()(input_ids=probe, use_cache=False).last_hidden_state
-            logits = self.model.get_output_embeddings()(states)
-        except (AttributeError, TypeError):
-            return False
-        whole = self.model(input_ids=probe, use_cache=False).logits
-        return logits.shape == whole.shape and torch.allclose(logits, whole, rtol=1e-5, atol=1e-6)
+    def _states(self, batch: Batch, sizes: Sequence[int], places: Sequence[Place]) -> torch.Tensor:
+        """States [N, H or V] at (row of the batch, token of its rest); `sizes` as in `Reuse`."""
+        if batch.alone:
+            rows = [leaf.ids for leaf in batch.leaves]
+            both_ways = sizes if self.reading.prefix else ()
+            states = self.network.score_rows(rows, both_ways)
+        else:
+            states = Branches(self.network, batch.leaves).states()
+        rows_, tokens = zip(*places, strict=True)
+        return states[list(rows_), list(tokens)]
 
     # -- generation -----------------------------------------------------------------------------
 
@@ -287,45 +262,92 @@ class LocalEngine:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """Generate behind each prompt, left-padded in batches; temperature 0 = greedy.
+        """Generate behind each prompt, in batches; temperature 0 = greedy.
 
         Sampling draws from one generator a prompt (seeded by `seed`, the prompt and how often it
         came before in this call), so a result does not depend on its batch nor on global state.
         Nothing is taken from the folder's generation_config but its end tokens.
         """
-        from medexpert.engines.generation import Settings, generate, row_seeds
+        from medexpert.engines.generation import generate, row_seeds, settings_of
 
-        if max_tokens < 1:
-            raise UserError(f"max_tokens = {max_tokens}", allowed="1 or more")
-        if temperature < 0 or not 0 < top_p <= 1:
-            raise UserError(
-                f"temperature = {temperature}, top_p = {top_p}",
-                allowed="temperature >= 0 and 0 < top_p <= 1",
-            )
         started = time.perf_counter()
-        rows = [
-            self.reading.given(self._prompt(i, prompt, max_tokens))
-            for i, prompt in enumerate(prompts)
-        ]
+        settings = settings_of(max_tokens, stop, temperature, top_p)
+        rows = self._given(prompts, max_tokens)
         seeds = row_seeds(prompts, seed)
-        settings = Settings(max_tokens, tuple(s for s in stop if s), temperature, top_p)
         results: dict[int, Completion] = {}
-        for batch in batches([len(row) + max_tokens for row in rows], self.batch_tokens):
-            taken = [rows[k] for k in batch], settings, [seeds[k] for k in batch]
-            if self.reading.prefix:
-                made = generate_prefix(self.model, self.tokenizer, *taken, self.reading)
+        for batch in self._to_write(rows, max_tokens):
+            drawn = [seeds[leaf.index] for leaf in batch.leaves]
+            if not batch.alone:
+                made = self._decoding(batch, settings, drawn).completions()
             else:
-                made = generate(self.model, self.tokenizer, *taken)
-            results.update(zip(batch, made, strict=True))
+                taken = [leaf.ids for leaf in batch.leaves], settings, drawn
+                if self.reading.prefix:
+                    made = generate_prefix(self.model, self.tokenizer, *taken, self.reading)
+                else:
+                    made = generate(self.model, self.tokenizer, *taken)
+            results |= {leaf.index: one for leaf, one in zip(batch.leaves, made, strict=True)}
         self._count(rows, sum(completion.tokens for completion in results.values()), started)
         return [results[k] for k in range(len(prompts))]
 
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The text of `complete([prompt])` in pieces, as it is made; in one piece where the model
+        is asked without sharing (`facts()["sharing"]`). Raises what `complete` raises, at once."""
+        from medexpert.engines.generation import settings_of
+
+        settings = settings_of(max_tokens, stop, temperature, top_p)
+        return self._pieces(prompt, self._given([prompt], max_tokens), settings, seed)
+
+    def _pieces(self, prompt: str, rows: list[Ids], settings: Settings, seed: int) -> Iterator[str]:
+        from medexpert.engines.generation import row_seeds
+
+        started = time.perf_counter()
+        (batch,) = self._to_write(rows, settings.max_tokens)
+        if batch.alone:
+            (made,) = self.complete(
+                [prompt], max_tokens=settings.max_tokens, stop=settings.stop, seed=seed,
+                temperature=settings.temperature, top_p=settings.top_p,
+            )  # fmt: skip
+            yield made.text
+            return
+        decoding = self._decoding(batch, settings, row_seeds([prompt], seed))
+        try:
+            yield from decoding.pieces()
+        finally:  # a reader may stop listening
+            self._count(rows, len(decoding.made[0]), started)
+
+    def _given(self, prompts: Sequence[str], max_tokens: int) -> list[Ids]:
+        return [
+            self.reading.given(self._prompt(i, prompt, max_tokens))
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def _to_write(self, rows: Sequence[Ids], room: int) -> Iterator[Batch]:
+        sizes = [len(row) - len(self.reading.start) for row in rows]
+        return self.reuse.batches(rows, [1] * len(rows), sizes, room=room, writing=True)
+
+    def _decoding(self, batch: Batch, settings: Settings, seeds: Sequence[int]) -> Decoding:
+        from medexpert.engines.decoding import Decoding
+
+        return Decoding(
+            self.network, self.tokenizer, batch.leaves, settings, seeds, self.reading.ends
+        )
+
     def _count(self, rows: Sequence[Ids], generated: int, started: float) -> None:
-        tokens, old = sum(map(len, rows)), self._usage
+        """One more call a row; what was really encoded is `reuse.encoded` of all calls so far."""
+        old = self._usage
         self._usage = Usage(
             calls=old.calls + len(rows),
-            prompt_tokens=old.prompt_tokens + tokens,
-            prefilled_tokens=old.prefilled_tokens + tokens,
+            prompt_tokens=old.prompt_tokens + sum(map(len, rows)),
+            prefilled_tokens=self.reuse.encoded,
             generated_tokens=old.generated_tokens + generated,
             seconds=old.seconds + time.perf_counter() - started,
         )
@@ -343,11 +365,23 @@ class LocalEngine:
             "reading": str(self.lineage.get("attention", "causal")),
             "device": str(self.model.device.type),
             "context": self.context,
+            "sharing": self.reuse.told(),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "batch_tokens": self.batch_tokens,
             "start_tokens": list(self._text.before),
             "threads": torch.get_num_threads(),
         }
+
+
+def _rows(prompt: int, given: Ids, tails: Sequence[Ids]) -> list[_Row]:
+    """One row for all choices of a single token, one for each longer choice."""
+    single = [k for k, tail in enumerate(tails) if len(tail) == 1]
+    rows = [_Row(prompt, given, [[tails[k][0] for k in single]], single)] if single else []
+    return rows + [
+        _Row(prompt, given + tail[:-1], [[token] for token in tail], [k])
+        for k, tail in enumerate(tails)
+        if len(tail) > 1
+    ]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -69,11 +69,12 @@ def reading_of(lineage: Mapping[str, Any], tokenizer: Any) -> Reading:
     return Reading(name == "prefix")
 
 
-def scoring_mask(model: Any, lengths: Sequence[int], start: int) -> Any:
-    """Mask of right-padded rows of so many tokens, all but the last `start` of each its prefix."""
+def scoring_mask(model: Any, lengths: Sequence[int], sizes: Sequence[int]) -> Any:
+    """Mask of right-padded rows of so many tokens, the first `sizes` of each read both ways."""
     place = torch.arange(max(lengths), device=model.device)[None]
-    size = torch.tensor(lengths, device=model.device)[:, None]
-    return _mask(model, (place >= size).long(), place < size - start)
+    length = torch.tensor(lengths, device=model.device)[:, None]
+    size = torch.tensor(sizes, device=model.device)[:, None]
+    return _mask(model, (place >= length).long(), place < size)
 
 
 def _mask(model: Any, items: torch.Tensor, prefix: torch.Tensor) -> Any:
