@@ -65,9 +65,7 @@ class ResponseCache:
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:
-                partial.write_bytes(
-                    json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace")
-                )
+                partial.write_bytes(json.dumps(entry).encode("ascii"))
                 partial.replace(file)
             except BaseException:
                 partial.unlink(missing_ok=True)

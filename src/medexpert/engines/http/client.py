@@ -62,15 +62,16 @@ class Client:
         self.pace = Pace(settings.requests_per_minute, settings.tokens_per_minute)
         self.room = asyncio.Semaphore(settings.concurrency)
         self.tries = self.retried = 0
+        kept = settings.concurrency + 1
         self._http = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Content-Type": "application/json"}
+            | ({"Authorization": f"Bearer {key}"} if key else {}),
             timeout=httpx2.Timeout(
                 settings.read_timeout, connect=settings.connect_timeout, pool=None
             ),
-            limits=httpx2.Limits(
-                max_connections=settings.concurrency + 1,
-                max_keepalive_connections=settings.concurrency + 1,
-            ),
+            limits=httpx2.Limits(max_connections=kept, max_keepalive_connections=kept),
+            # Reading the certificates takes a while, and redirects are not followed.
+            verify=settings.base_url.startswith("https:"),
         )
 
     async def close(self) -> None:
@@ -139,7 +140,7 @@ class Client:
             if body is None:
                 response = await self._http.get(url)
             else:
-                response = await self._http.post(url, json=body)
+                response = await self._http.post(url, content=_json(body))
         except httpx2.HTTPError as error:
             raise _Passing(self._transport(error)) from None
         except httpx2.InvalidURL as error:
@@ -195,7 +196,7 @@ class Client:
             await self.pace.enter(tokens)
             self.tries += 1
             try:
-                async with self._http.stream("POST", url, json=body) as response:
+                async with self._http.stream("POST", url, content=_json(body)) as response:
                     if response.status_code != 200:
                         text = (await response.aread()).decode("utf-8", "replace")
                         self._read(url, response.status_code, response.headers, text)
@@ -228,6 +229,11 @@ class Client:
             yield event
         if not ended:
             raise EndpointError("the stream ended before the text was complete", where=url)
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    """ASCII, so that any text a prompt may hold can be sent."""
+    return json.dumps(body).encode("ascii")
 
 
 def _message(text: str) -> str:
