@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Environments for the real servers that tests/engines/test_http_servers.py talks to: one folder
+# Environments for the real servers that tests/engines/http/test_servers.py talks to: one folder
 # each, apart from the project's own environment, whose pins they would break.
-#   tests/engines/make_servers.sh FOLDER [transformers] [llamacpp] [vllm]
-# Then: MEDEXPERT_SERVERS=FOLDER pytest -n 0 -m network tests/engines/test_http_servers.py
+#   tests/engines/http/make_servers.sh FOLDER [transformers] [llamacpp] [vllm]
+# Then: MEDEXPERT_SERVERS=FOLDER pytest -n 0 -m network tests/engines/http/test_servers.py
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../../.."
 folder=$1
 shift
 kinds=("$@")
