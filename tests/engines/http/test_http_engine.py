@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import threading
 import time
@@ -12,7 +14,8 @@ import pytest
 
 from endpoint import EVERYTHING, Endpoint, Words, status
 from medexpert.engines.base import PromptError
-from medexpert.engines.http import HttpEngine
+from medexpert.engines.http import HttpEngine, HttpSettings
+from medexpert.engines.http.loop import Loop
 from medexpert.engines.http.requests import CHAT, estimate, seeds
 from medexpert.prompt import template
 
@@ -190,7 +193,6 @@ def test_an_engine_works_from_several_threads(endpoint: Endpoint, opened: Opened
 
 
 def test_under_a_running_event_loop(endpoint: Endpoint, opened: Opened) -> None:
-    import asyncio
 
     async def notebook() -> str:
         return opened().complete(["x"], max_tokens=3)[0].text
@@ -204,3 +206,24 @@ def test_closing_ends_the_thread(endpoint: Endpoint, opened: Opened) -> None:
     engine.close()
     assert not thread.is_alive()
     engine.close()  # a second time does nothing
+
+
+def test_an_engine_that_is_forgotten_ends_its_thread(endpoint: Endpoint) -> None:
+    engine = HttpEngine(HttpSettings(endpoint.address))
+    thread = engine._link.loop._thread
+    engine.complete(["x"], max_tokens=2)
+    del engine
+    gc.collect()
+    thread.join(timeout=2)
+    assert not thread.is_alive()
+
+
+def test_a_loop_may_be_closed_from_its_own_thread() -> None:
+    loop = Loop()
+
+    async def forget() -> None:
+        loop.close()
+
+    asyncio.run_coroutine_threadsafe(forget(), loop._loop)
+    loop._thread.join(timeout=2)
+    assert not loop._thread.is_alive()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from endpoint import EVERYTHING, Endpoint, raw, silent, status, torn, torn_stream
+from endpoint import EVERYTHING, Endpoint, Handler, raw, silent, status, torn, torn_stream
 from medexpert.engines.base import NoLogprobs, PromptError
 from medexpert.engines.http import HttpEngine, HttpSettings
 from medexpert.engines.http.client import EndpointError
@@ -103,6 +103,12 @@ def test_unknown_model_lists_those_served(endpoint: Endpoint) -> None:
         HttpEngine(HttpSettings(endpoint.address))
 
 
+def test_a_model_that_is_not_listed_may_be_asked_for(endpoint: Endpoint, opened: Opened) -> None:
+    engine = opened(model="of-my-own", model_check="off")
+    assert engine.facts()["probes"]["models"] == "1 told, not this one"
+    assert engine.name == "of-my-own"
+
+
 def test_the_only_model_needs_no_name(endpoint: Endpoint) -> None:
     engine = HttpEngine(HttpSettings(endpoint.address))
     assert engine.name == "tiny"
@@ -114,6 +120,16 @@ def test_no_list_of_models(endpoint: Endpoint, opened: Opened) -> None:
     assert "not told" in opened().facts()["probes"]["models"]
     with pytest.raises(UserError, match="does not tell its models: name one"):
         HttpEngine(HttpSettings(endpoint.address))
+
+
+def test_a_list_of_models_that_breaks(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Handler.do_GET
+
+    def get(handler: Any) -> None:
+        status(500)(handler) if handler.path.endswith("/models") else broken(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", get)
+    assert opened().facts()["probes"]["models"] == "not told (500)"
 
 
 def test_429_is_asked_again_as_late_as_it_wants(endpoint: Endpoint, opened: Opened) -> None:

@@ -45,7 +45,9 @@ def engine(
         pytest.skip(f"no {request.param} in MEDEXPERT_SERVERS (make_servers.sh makes it)")
     log = tmp_path_factory.mktemp("server") / "log"
     with serving(request.param, folder / request.param, model, log) as server:
-        settings = HttpSettings(server.address, server.model, read_timeout=600, patience=1200)
+        settings = HttpSettings(
+            server.address, server.model, read_timeout=600, patience=1200, model_check="off"
+        )
         made = HttpEngine(settings, Tokenizer(model), name=request.param)
         yield made
         made.close()

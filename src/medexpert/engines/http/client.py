@@ -30,7 +30,12 @@ SHOWN = 300
 
 
 class EndpointError(UserError):
-    """The endpoint cannot be used, or not now: it is down, refuses the key, keeps failing."""
+    """The endpoint cannot be used, or not now: it is down, refuses the key, keeps failing.
+
+    `status` is its last answer's, 0 where there was none.
+    """
+
+    status = 0
 
 
 class Refused(EndpointError):
@@ -47,10 +52,10 @@ class BadAnswer(EndpointError):
 
 
 class _Passing(Exception):
-    """A failure that may pass. `wait` = seconds asked for; `hold`: other requests wait as well."""
+    """A failure that may pass. `wait` = seconds asked for; after 429 and 503 all wait."""
 
-    def __init__(self, why: str, wait: float | None = None, *, hold: bool = False) -> None:
-        self.why, self.wait, self.hold = why, wait, hold
+    def __init__(self, why: str, *, status: int = 0, wait: float | None = None) -> None:
+        self.why, self.status, self.wait = why, status, wait
         super().__init__(why)
 
 
@@ -123,16 +128,18 @@ class Client:
             if tried > most or spent + wait > settings.patience:
                 self._give_up(url, fault, tried, spent)
             self.retried += 1
-            if fault.hold:
+            if fault.status in (429, 503):
                 self.pace.hold(wait)
             await asyncio.sleep(wait)
 
     def _give_up(self, url: str, fault: _Passing, tried: int, spent: float) -> None:
         asked = f"; it asks to wait {fault.wait:.0f} s" if fault.wait else ""
         tries = "1 try" if tried == 1 else f"{tried} tries"
-        raise EndpointError(
+        error = EndpointError(
             f"{fault.why}{asked}; given up after {tries} and {spent:.0f} s", where=url
         )
+        error.status = fault.status
+        raise error
 
     async def _once(self, url: str, body: dict[str, Any] | None) -> Any:
         self.tries += 1
@@ -168,8 +175,8 @@ class Client:
         if status in AGAIN and "insufficient_quota" not in text:
             raise _Passing(
                 f"the endpoint answers {status}: {self.words(_message(text))}",
-                retry_after(headers.get("retry-after")),
-                hold=status in (429, 503),
+                status=status,
+                wait=retry_after(headers.get("retry-after")),
             )
         if status >= 300:
             raise Refused(status, self.words(_message(text)), where=url)

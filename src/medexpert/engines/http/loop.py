@@ -49,6 +49,9 @@ class Loop:
         """Cancel what still runs, await `last()`, end the thread."""
         if not self._thread.is_alive():
             return
+        if threading.current_thread() is self._thread:  # the collector of garbage runs anywhere
+            self._loop.stop()
+            return
 
         async def ending() -> None:
             others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]

@@ -58,9 +58,16 @@ class HttpSettings:
     cache: str = ""
     cut_check: str = "on"
     """off: believe the endpoint when it reads fewer tokens than the prompt holds."""
+    model_check: str = "on"
+    """off: ask for a model that the endpoint does not list."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("api", APIS), ("labels", LABELS), ("cut_check", ("on", "off"))):
+        for name, allowed in (
+            ("api", APIS),
+            ("labels", LABELS),
+            ("cut_check", ("on", "off")),
+            ("model_check", ("on", "off")),
+        ):
             if getattr(self, name) not in allowed:
                 raise unknown_name(name, getattr(self, name), allowed, where="engine options")
         least: dict[str, float] = {
