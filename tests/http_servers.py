@@ -26,7 +26,7 @@ from medexpert.records import UserError
 
 SERVERS = ("transformers", "llamacpp", "vllm")
 SECONDS_TO_START = 600
-TOKENS = 32
+TOKENS = 24
 
 
 def environments() -> Path | None:
@@ -71,8 +71,8 @@ def command(kind: str, env: Path, model: Path, port: int) -> tuple[list[str], st
         return line, str(model)
     if kind == "llamacpp":
         file = gguf(env)
-        line = [python, "-m", "llama_cpp.server", "--model", str(file), "--n_ctx", "8192",
-                "--logits_all", "true", "--model_alias", "smollm2", "--n_threads", "2", *where]  # fmt: skip
+        line = [python, "-m", "llama_cpp.server", "--model", str(file), "--n_ctx", "4096",
+                "--logits_all", "true", "--model_alias", "smollm2", *where]  # fmt: skip
         return line, "smollm2"
     line = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype",
             "float32", "--served-model-name", "smollm2", "--max-model-len", "4096",

@@ -71,15 +71,17 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# The HTTP engine on real servers",
         "",
-        f"Written by `tests/engines/http/measure_servers.py` ({MODEL}, float32 where the server can,"
-        " questions of imaginary trials). Beside each stands what the local engine, float32, says of"
-        f" the same model and prompts. {found['machine']['cores']} shared cores: seconds are for"
-        " orientation. llama.cpp runs the Q4_1 file that the local model was de-quantised from, and"
+        f"Written by `tests/engines/http/measure_servers.py` ({MODEL}, float32 where the server"
+        " can, questions of imaginary trials). Beside each stands what the local engine, float32,"
+        " says of the same model and prompts. Measured beside other work on"
+        f" {found['machine']['cores']} shared cores: seconds are no speeds"
+        " to compare. llama.cpp runs the Q4_1 file that the local model was de-quantised from, and"
         " rounds activations to 8 bits, so its numbers cannot be equal.",
         "",
         "## Found by the probe",
         "",
-        "| server | package | seconds to start | asked over | labels by | takes token ids | context |",
+        "| server | package | seconds to start | asked over | labels by | takes token ids"
+        " | context |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind, row in rows:
@@ -112,8 +114,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## Label log-probabilities",
         "",
-        "Difference of ln p(label given prompt) to the local engine, nats. Over chat the label is the"
-        " answer without its space.",
+        "Difference of ln p(label given prompt) to the local engine, nats. Over chat the label is"
+        " the answer without its space.",
         "",
         "| server | way | same decision | scores told | largest | mean | seconds |",
         "|---|---|---|---|---|---|---|",

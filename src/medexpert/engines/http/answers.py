@@ -68,8 +68,8 @@ def first_top(choice: Mapping[str, Any]) -> dict[str, float]:
         return {}
     content = found.get("content")
     if isinstance(content, list):
-        first = content[0] if content and isinstance(content[0], dict) else {}
-        pairs = [(r.get("token"), r.get("logprob")) for r in first.get("top_logprobs") or []]
+        rows = content[0].get("top_logprobs") if content and isinstance(content[0], dict) else []
+        pairs = [(row.get("token"), row.get("logprob")) for row in rows or ()]
     else:
         tops = found.get("top_logprobs")
         first = tops[0] if isinstance(tops, list) and tops else None

@@ -169,7 +169,7 @@ class Probe:
         """The way to log-probabilities that is asked for, or the first that works."""
         asked = self.settings.labels
         ways = ("echo", "prompt_logprobs") if api == "completions" else ()
-        order = (*ways, "forced", "top") if asked == "auto" else (asked,)
+        order: tuple[str, ...] = (*ways, "forced", "top") if asked == "auto" else (asked,)
         for way in order:
             if way == "none":
                 return way
@@ -186,7 +186,11 @@ class Probe:
     async def _offers(self, way: str, api: str) -> bool:
         try:
             self.tried[way] = await self._outcome(way, api)
+        except (BadAnswer, Refused) as error:
+            self.tried[way] = _why(error)
         except EndpointError as error:
+            if error.status < 500:
+                raise
             self.tried[way] = _why(error)
         return self.tried[way] == "offered"
 
@@ -211,10 +215,10 @@ class Probe:
             return "the forced answer did not come"
         if way == "choice":
             return "offered"
-        tokens = leading(tokens_of(choice), FORCED)
-        if tokens is None:
+        own = leading(tokens_of(choice), FORCED)
+        if own is None:
             return "the forced answer comes without log-probabilities"
-        sure = total(tokens, self.base) > SURE
+        sure = total(own, self.base) > SURE
         return "log-probabilities are those after forcing" if sure else "offered"
 
     async def _find_ids(self, api: str) -> tuple[bool, bool]:
