@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from medexpert import __version__, door_scores, launch
-from medexpert.door import RecipeArg, SetOption, open_pipeline, say
+from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
 from medexpert.records import UserError, unknown_name
 
@@ -134,7 +134,9 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="model folder, catalogue name, hub id or .gguf")],
+    model: Annotated[
+        str, typer.Option(help="model folder, catalogue name, hub id, .gguf or openai:MODEL")
+    ],
     out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
     task: Annotated[str, typer.Option(help="benchmark: pubmedqa or trialgen")] = "pubmedqa",
     data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
@@ -147,6 +149,8 @@ def evaluate(
     batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,
     seed: Annotated[int, typer.Option(min=0, help="for sampling and the bootstrap")] = 0,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores")] = 0,
+    base_url: BaseUrl = "",
+    engine_options: EngineOptions = None,
 ) -> None:
     """Measure a model on a benchmark; resumable, every answer is on disk as it comes.
 
@@ -158,6 +162,7 @@ def evaluate(
     result = evaluate_model(
         model, task=task, data=data, strategy=strategy, protocol=protocol, limit=limit, out=out,
         dtype=dtype, batch_tokens=batch_tokens, seed=seed, threads=threads, say=say,
+        base_url=base_url, options=engine_options or (),
     )  # fmt: skip
     interval = result["accuracy_interval"]
     print(
@@ -222,13 +227,15 @@ def report(
 def ask(
     question: Annotated[str, typer.Argument(help="the question, in quotes")],
     model: Annotated[
-        str, typer.Option(help="model folder, catalogue name, hub id or .gguf")
+        str, typer.Option(help="model folder, catalogue name, hub id, .gguf or openai:MODEL")
     ] = "smollm2-135m-instruct",
     context: Annotated[str, typer.Option(help="text to read, or @FILE")] = "",
     choices: Annotated[str, typer.Option(help="comma-separated choices")] = "yes,no,maybe",
     strategy: Annotated[str, typer.Option(help="voc, voc-likelihood or direct")] = "voc",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    base_url: BaseUrl = "",
+    engine_options: EngineOptions = None,
 ) -> None:
     """Answer one question, with the reasons for and against each choice. Not medical advice.
 
@@ -246,6 +253,8 @@ def ask(
             dtype=dtype,
             as_json=as_json,
             say=say,
+            base_url=base_url,
+            options=engine_options or (),
         )
     )
 

@@ -19,6 +19,15 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="override a setting, for example "
                  "--set adapt.learning_rate=1e-4 (repeatable)"),
 ]  # fmt: skip
+BaseUrl = Annotated[
+    str, typer.Option(help="address of the endpoint of --model openai:MODEL, such as "
+                      "http://localhost:8000/v1")
+]  # fmt: skip
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option("--engine-option", metavar="NAME=VALUE", help="a setting of the endpoint, for "
+                 "example api_key_env=MY_KEY, concurrency=16, cache=DIR (repeatable)"),
+]  # fmt: skip
 _STARTED = time.monotonic()
 
 

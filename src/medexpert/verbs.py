@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medexpert.records import UserError, digest, unknown_name
-
-DTYPES = ("float32", "bfloat16")
+from medexpert.records import UserError, digest
 
 
 def open_engine(
-    model: str, *, dtype: str, batch_tokens: int, say: Callable[[str], None], threads: int = 0
+    model: str,
+    *,
+    dtype: str,
+    batch_tokens: int,
+    say: Callable[[str], None],
+    threads: int = 0,
+    base_url: str = "",
+    options: Sequence[str] = (),
 ) -> tuple[Any, str]:
-    """A local engine for any model name or folder, and the digest of its weights."""
-    if dtype not in DTYPES:
-        raise unknown_name("dtype", dtype, DTYPES, where="--dtype")
-    from medexpert.engines.local import LocalEngine
-    from medexpert.model.base import fetch
-    from medexpert.model.folder import model_digest
-    from medexpert.train.speed import set_up_threads
+    """An engine for any model name, folder or endpoint (`engines.opening`), and its digest."""
+    from medexpert.engines.opening import EngineSpec, options_from
+    from medexpert.engines.opening import open_engine as open_spec
 
-    set_up_threads(threads)
-    folder = fetch(model, progress=say)
-    say(f"opening {folder} ({dtype})")
-    engine = LocalEngine.open(folder, dtype=dtype, batch_tokens=batch_tokens)
-    return engine, model_digest(folder)
+    spec = EngineSpec(model, base_url, options_from(options), dtype, batch_tokens)
+    spec.check()
+    if spec.kind == "local":
+        from medexpert.train.speed import set_up_threads
+
+        set_up_threads(threads)
+    return open_spec(spec, say)
 
 
 def evaluate_model(
@@ -45,6 +48,8 @@ def evaluate_model(
     seed: int,
     threads: int,
     say: Callable[[str], None],
+    base_url: str = "",
+    options: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure a model on a benchmark; cheap mistakes are found before the model is opened."""
     from medexpert.evaluate.run import evaluate
@@ -56,8 +61,9 @@ def evaluate_model(
     benchmark.check_protocol(protocol)
     questions = digest([asdict(question) for question in benchmark.load(data, "test")])
     engine, weights = open_engine(
-        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
-    )
+        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads,
+        base_url=base_url, options=options,
+    )  # fmt: skip
     key = digest(
         [
             task,
@@ -96,6 +102,8 @@ def ask_model(
     dtype: str,
     as_json: bool,
     say: Callable[[str], None],
+    base_url: str = "",
+    options: Sequence[str] = (),
 ) -> str:
     """Answer one question; the text to print, with the reasons for and against each choice."""
     from medexpert.prompt.ask import ask
@@ -108,7 +116,9 @@ def ask_model(
     if not question.strip():
         raise UserError("the question is empty", where="ask")
     passage = read_context(context)
-    engine, _ = open_engine(model, dtype=dtype, batch_tokens=4096, say=say)
+    engine, _ = open_engine(
+        model, dtype=dtype, batch_tokens=4096, say=say, base_url=base_url, options=options
+    )
     answer = ask(question, engine, context=passage, choices=names, strategy=strategy)
     if as_json:
         return json.dumps(asdict(answer), ensure_ascii=False, indent=2)

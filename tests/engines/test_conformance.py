@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from medexpert.engines.base import Engine, PromptError
+from endpoint import EVERYTHING, Endpoint, TinyModel, running
+from medexpert.engines.base import Engine, NoLogprobs, PromptError
+from medexpert.engines.http import HttpEngine, HttpSettings
 from medexpert.engines.scripted import ScriptedEngine
+from medexpert.engines.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
-@pytest.fixture(params=["local", "scripted"])
-def any_engine(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=["local", "scripted", "http", "http-chat"])
+def any_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "local":
-        return request.getfixturevalue("engine")
-    return ScriptedEngine(lambda prompt: f"said of {prompt}", lambda p, cs: [-1.0 for _ in cs])
+        yield request.getfixturevalue("engine")
+    elif request.param == "scripted":
+        yield ScriptedEngine(lambda prompt: f"said of {prompt}", lambda p, cs: [-1.0 for _ in cs])
+    else:
+        local = request.getfixturevalue("engine")
+        folder = request.getfixturevalue("tmp_path") / "tiny"
+        local.tokenizer.save_pretrained(folder)
+        chats = EVERYTHING - {"completions"} if request.param == "http-chat" else EVERYTHING
+        with running(Endpoint(TinyModel(local), chats)) as state:
+            made = HttpEngine(HttpSettings(state.address, "tiny"), Tokenizer(folder))
+            yield made
+            made.close()
 
 
 def test_shapes_and_order(any_engine: Engine) -> None:
@@ -27,7 +44,11 @@ def test_shapes_and_order(any_engine: Engine) -> None:
     made = any_engine.complete(prompts, max_tokens=5)
     assert len(made) == 3
     assert all(c.finish in ("stop", "length") and 0 <= c.tokens <= 5 for c in made)
-    scores = any_engine.text_logprobs(["some text", "是"])
+    try:
+        scores = any_engine.text_logprobs(["some text", "是"])
+    except NoLogprobs:
+        assert any_engine.facts()["api"] == "chat"
+        return
     assert [s.bytes for s in scores] == [9, 3]
     assert all(s.logprob < 0 < s.tokens for s in scores)
 
@@ -35,7 +56,24 @@ def test_shapes_and_order(any_engine: Engine) -> None:
 def test_nothing_asked_nothing_answered(any_engine: Engine) -> None:
     assert any_engine.complete([], max_tokens=3) == []
     assert any_engine.choice_logprobs([], [" yes"]) == []
-    assert any_engine.text_logprobs([]) == []
+    with contextlib.suppress(NoLogprobs):
+        assert any_engine.text_logprobs([]) == []
+
+
+def test_work_is_counted(any_engine: Engine) -> None:
+    before = any_engine.usage()
+    made = any_engine.complete(["Q: one\nA:", "Q: two\nA:"], max_tokens=5)
+    used = any_engine.usage().since(before)
+    assert used.calls == 2
+    assert used.prompt_tokens >= 4
+    assert used.generated_tokens == sum(completion.tokens for completion in made)
+
+
+def test_stream_is_complete_in_pieces(any_engine: Any) -> None:
+    if not hasattr(any_engine, "stream"):
+        pytest.skip(f"{any_engine.facts()['engine']} does not stream")
+    (made,) = any_engine.complete(["Q: one\nA:"], max_tokens=6)
+    assert "".join(any_engine.stream("Q: one\nA:", max_tokens=6)) == made.text
 
 
 def test_facts_are_plain_json(any_engine: Engine) -> None:

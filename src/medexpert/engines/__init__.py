@@ -1,7 +1,8 @@
 """Model or endpoint -> completions and log-probabilities.
 
-To add an engine: `engines/<name>.py` with a class that keeps the protocol of `base.py`, and a line
-in tests/engines/test_conformance.py. Importing this package does not import torch.
+To add an engine: `engines/<name>.py` with a class that keeps the protocol of `base.py`, a line in
+`opening.py` and one in tests/engines/test_conformance.py. Importing this package does not import
+torch.
 """
 
 from medexpert.engines.base import (

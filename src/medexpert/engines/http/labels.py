@@ -1,0 +1,190 @@
+"""ln p(choice | prompt), by each of the ways that endpoints offer (`settings.LABELS`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from medexpert.engines.base import NoLogprobs, PromptError, TextScore
+from medexpert.engines.http import answers, requests
+from medexpert.engines.http.client import BadAnswer
+from medexpert.engines.http.link import Link
+from medexpert.engines.http.loop import together
+from medexpert.engines.http.requests import Given
+from medexpert.records import UserError
+
+WINDOW = 1024
+"""Tokens of a text scored in one go, as in the local engine."""
+ECHOES = ("echo", "prompt_logprobs")
+
+
+class Labels:
+    """Scores choices and texts over a link."""
+
+    def __init__(self, link: Link) -> None:
+        self.link, self.offer, self.tokenizer = link, link.offer, link.tokenizer
+        self.ways = {"top": self._top, "choice": self._choice, "forced": self._forced}
+
+    def score(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
+        """See `HttpEngine.choice_logprobs`."""
+        if not choices:
+            raise UserError("no choices to score", allowed="one or more")
+        if self.offer.labels == "none":
+            told = "; ".join(f"{way}: {why}" for way, why in self.offer.tried.items())
+            raise NoLogprobs(
+                f"{self.offer.model} gives no log-probabilities ({told})", where=self.link.url
+            )
+        wanted = [c.strip() if self.offer.api == "chat" else c for c in choices]
+        if empty := [choice for choice in wanted if not choice]:
+            raise UserError(f"the choice {empty[0]!r} holds no text")
+        longest = max(self.link.own_count(choice) for choice in wanted)
+        given = [self.link.given(i, prompt, longest) for i, prompt in enumerate(prompts)]
+        way = self.ways.get(self.offer.labels, self._echo)
+        return self.link.run([partial(way, one, wanted) for one in given])
+
+    # -- from the echoed prompt -------------------------------------------------------------------
+
+    async def _echo(self, given: Given, choices: list[str]) -> list[float]:
+        return await together([partial(self._echo_one, given, choice) for choice in choices])
+
+    async def _echo_one(self, given: Given, choice: str) -> float:
+        """The choice's tokens are found by count where ids were sent, else by their text, else
+        behind the tokens of the prompt alone."""
+        whole = requests.given(given.text + choice, self.offer, self.tokenizer)
+        if isinstance(given.prompt, list) and isinstance(whole.prompt, list):
+            size, end = len(given.prompt), len(whole.prompt)
+            same = whole.prompt[:size] == given.prompt
+            tail = (await self._echoed(whole))[size:end] if same else []
+            if same and len(tail) != end - size:
+                raise BadAnswer("the answer tells of fewer tokens than were sent")
+        else:
+            tokens = await self._echoed(whole)
+            found = answers.behind(tokens, given.text, choice)
+            tail = await self._counted(given, tokens) if found is None else found
+        if not tail:
+            raise BadAnswer(
+                f"the tokenizer joins the prompt's end {given.text[-20:]!r} with the choice"
+                f" {choice!r}, so it cannot be scored behind this prompt"
+            )
+        return answers.total(tail, self.link.url)
+
+    async def _counted(self, given: Given, tokens: list[answers.Token]) -> list[answers.Token]:
+        """The tokens behind those of the prompt alone, less the last, which the endpoint wrote."""
+        head = await self._echoed(given)
+        size = len(head) - 1
+        same = [t.text for t in head[:size]] == [t.text for t in tokens[:size]]
+        return tokens[size:-1] if same else []
+
+    async def _echoed(self, given: Given) -> list[answers.Token]:
+        """The prompt's tokens and one that was written behind them."""
+
+        def read(answer: Any) -> list[answers.Token]:
+            choice = answers.first_choice(answer, self.link.url)
+            if self.offer.labels == "echo":
+                tokens = answers.tokens_of(choice)
+            else:
+                tokens = answers.prompt_tokens_of(choice)
+                tokens += [answers.Token("", 0.0)] if tokens else []
+            if not tokens:
+                raise BadAnswer("the log-probabilities are missing from the answer")
+            return tokens
+
+        path, body = requests.echo(given, self.offer)
+        return await self.link.request(path, body, given, 1, read)
+
+    # -- from the answer --------------------------------------------------------------------------
+
+    async def _forced(self, given: Given, choices: list[str]) -> list[float]:
+        return await together([partial(self._force, given, choice) for choice in choices])
+
+    async def _force(self, given: Given, choice: str) -> float:
+        expected = 0
+        if self.tokenizer is not None and self.offer.api == "completions":
+            start = self.tokenizer.start
+            expected = len(start(given.text + choice)) - len(start(given.text))
+
+        def read(answer: Any) -> float:
+            tokens = answers.tokens_of(answers.first_choice(answer, self.link.url))
+            tail = answers.leading(tokens, choice)
+            if tail is None:
+                raise BadAnswer(f"the endpoint did not answer {choice!r} when made to")
+            if expected and len(tail) != expected:
+                raise BadAnswer(
+                    f"made to answer {choice!r}, the endpoint wrote {len(tail)} tokens where the"
+                    f" tokenizer makes {expected}: its probability is another"
+                )
+            return answers.total(tail, self.link.url)
+
+        path, body = requests.forced(given, [choice], self.offer)
+        return await self.link.request(path, body, given, len(choice), read)
+
+    async def _choice(self, given: Given, choices: list[str]) -> list[float]:
+        def read(answer: Any) -> list[float]:
+            found = answers.first_choice(answer, self.link.url)
+            text = answers.text_of(found, self.offer.api, self.link.url)
+            if text not in choices:
+                raise BadAnswer(f"the endpoint answered {text!r}, which is none of the choices")
+            return [0.0 if choice == text else -math.inf for choice in choices]
+
+        path, body = requests.forced(given, choices, self.offer)
+        return await self.link.request(path, body, given, max(map(len, choices)), read)
+
+    async def _top(self, given: Given, choices: list[str]) -> list[float]:
+        def read(answer: Any) -> list[float]:
+            top = answers.first_top(answers.first_choice(answer, self.link.url))
+            if not top:
+                raise BadAnswer("the log-probabilities are missing from the answer")
+            values = answers.by_first_token(top, choices)
+            if max(values) == -math.inf:
+                raise BadAnswer(
+                    f"none of the choices is among the {len(top)} most likely first tokens"
+                )
+            self.link.notes["choices not among the top tokens"] += values.count(-math.inf)
+            return values
+
+        path, body = requests.top(given, self.link.settings.top_logprobs, self.offer)
+        return await self.link.request(path, body, given, 1, read)
+
+    # -- whole texts ------------------------------------------------------------------------------
+
+    def texts(self, texts: Sequence[str]) -> list[TextScore]:
+        """See `HttpEngine.text_logprobs`."""
+        offer, tokenizer = self.offer, self.tokenizer
+        if tokenizer is None or not offer.ids or offer.labels not in ECHOES:
+            raise NoLogprobs(
+                "scoring whole texts needs a tokenizer, an endpoint that takes token ids (found:"
+                f" {offer.ids}) and labels by echo or prompt_logprobs (found: {offer.labels})",
+                where=self.link.url,
+            )
+        start = tokenizer.text_start()
+        if start is None:
+            raise UserError(f"the tokenizer of {offer.model} has neither BOS nor EOS")
+        # Room for the token given before a window, and for the one that is written behind it.
+        window = min(offer.context - 2 if offer.context else WINDOW, WINDOW)
+        rows = [tokenizer.more(text) for text in texts]
+        totals = [0.0] * len(texts)
+        pieces = [
+            (owner, [start, *row][at : at + window + 1])
+            for owner, row in enumerate(rows)
+            for at in range(0, len(row), window)
+        ]
+        try:
+            found = self.link.run([partial(self._piece, ids) for _, ids in pieces])
+        except PromptError as error:
+            owner = pieces[error.index][0]
+            where = f"text {owner + 1}"
+            raise PromptError(error.what, index=owner, where=where) from None
+        for (owner, _), value in zip(pieces, found, strict=True):
+            totals[owner] += value
+        return [
+            TextScore(total, len(row), len(text.encode("utf-8")))
+            for total, row, text in zip(totals, rows, texts, strict=True)
+        ]
+
+    async def _piece(self, ids: list[int]) -> float:
+        tokens = await self._echoed(Given("", ids, len(ids), len(ids)))
+        if len(tokens) <= len(ids) - 1:
+            raise BadAnswer("the answer tells of fewer tokens than were sent")
+        return answers.total(tokens[1 : len(ids)], self.link.url)

@@ -1,0 +1,139 @@
+"""One endpoint, one model: requests with their cache, accounts, and faults told by prompt."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medexpert.engines.base import PromptError, Usage
+from medexpert.engines.http import requests
+from medexpert.engines.http.answers import usage_of
+from medexpert.engines.http.cache import ResponseCache
+from medexpert.engines.http.client import BadAnswer, Client, Refused
+from medexpert.engines.http.loop import Loop, together
+from medexpert.engines.http.requests import Given, Offer
+from medexpert.engines.http.settings import HttpSettings
+from medexpert.engines.tokenizer import Tokenizer
+
+Value = TypeVar("Value")
+Job = Callable[[], Coroutine[Any, Any, Value]]
+
+
+class Link:
+    """What generation and scoring share. `notes` counts what is worth telling in the facts."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        offer: Offer,
+        tokenizer: Tokenizer | None,
+        client: Client,
+        loop: Loop,
+    ) -> None:
+        self.settings, self.offer, self.tokenizer = settings, offer, tokenizer
+        self.client, self.loop = client, loop
+        self.url = settings.base_url
+        self.cache: ResponseCache | None = None
+        if settings.cache:
+            folder = Path(settings.cache).expanduser()
+            self.cache = ResponseCache(folder, address=self.url, model=offer.model)
+        self.usage = Usage()
+        self.notes: Counter[str] = Counter()
+
+    def run(self, jobs: Sequence[Job[Value]]) -> list[Value]:
+        """The values of all jobs, one a prompt, in order; the time goes to the account.
+
+        A fault of one prompt is raised as PromptError with its number.
+        """
+        started = time.perf_counter()
+        numbered = [self._numbered(index, job) for index, job in enumerate(jobs)]
+        try:
+            return self.loop.run(together(numbered))
+        finally:
+            self.took(time.perf_counter() - started)
+
+    def _numbered(self, index: int, job: Job[Value]) -> Job[Value]:
+        async def told() -> Value:
+            where = f"prompt {index + 1}"
+            try:
+                return await job()
+            except Refused as error:
+                what, allowed = error.what, ""
+                if error.too_long:
+                    what = f"it does not fit the context of {self.offer.model} ({error.words})"
+                    allowed = f"{self.offer.context} tokens" if self.offer.context else ""
+                raise PromptError(what, index=index, where=where, allowed=allowed) from None
+            except BadAnswer as error:
+                raise PromptError(error.what, index=index, where=where) from None
+
+        return told
+
+    async def request(
+        self, path: str, body: dict[str, Any], given: Given, room: int, read: Callable[[Any], Value]
+    ) -> Value:
+        """What `read` makes of the answer, from the cache or the endpoint; only what it can read is
+        kept. `room` = new tokens asked for. An answer from the cache costs nothing."""
+        kept = self.cache.get(path, body) if self.cache is not None else None
+        if kept is not None:
+            value = read(kept)
+            self.count(kept, given, paid=False)
+            return value
+        answer = await self.client.ask(f"{self.url}{path}", body, tokens=given.size + room)
+        self._whole(given, answer)
+        value = read(answer)
+        if self.cache is not None:
+            self.cache.put(path, body, answer)
+        self.count(answer, given, paid=True)
+        return value
+
+    def _whole(self, given: Given, answer: Any) -> None:
+        """Raises BadAnswer when the endpoint read less than the prompt holds."""
+        read = usage_of(answer)[0]
+        if self.settings.cut_check == "on" and 0 <= read < given.least:
+            raise BadAnswer(
+                f"the endpoint read {read} tokens of a prompt of {given.least}: it cuts prompts"
+                " (raise its context), or leaves out those it had cached (cut_check = off)",
+                where=self.url,
+            )
+
+    def count(self, answer: Any, given: Given, *, paid: bool) -> None:
+        """Add an answer to the account."""
+        prompt, cached, generated = usage_of(answer)
+        if prompt < 0 or generated < 0:
+            self.notes["answers without usage, counted here"] += 1
+            prompt, generated = given.size, max(0, generated)
+        old = self.usage
+        self.usage = replace(
+            old,
+            calls=old.calls + 1,
+            prompt_tokens=old.prompt_tokens + prompt,
+            prefilled_tokens=old.prefilled_tokens + (prompt - cached) * paid,
+            generated_tokens=old.generated_tokens + generated,
+            cost=old.cost + self.settings.cost(prompt, cached, generated) * paid,
+        )
+
+    def took(self, seconds: float) -> None:
+        """Add time to the account."""
+        self.usage = replace(self.usage, seconds=self.usage.seconds + seconds)
+
+    def own_count(self, text: str) -> int:
+        """Tokens of a text by the tokenizer given, else an estimate."""
+        return len(self.tokenizer.more(text)) if self.tokenizer else requests.estimate(text)
+
+    def given(self, index: int, prompt: str, room: int) -> Given:
+        """The prompt as it is sent. Raises PromptError: empty, or known not to fit."""
+        where = f"prompt {index + 1}"
+        if not prompt:
+            raise PromptError("the prompt is empty", index=index, where=where)
+        made, context = requests.given(prompt, self.offer, self.tokenizer), self.offer.context
+        if self.tokenizer is not None and context and made.size + room > context:
+            raise PromptError(
+                f"{made.size} tokens and {room} to follow do not fit the context of"
+                f" {self.offer.model} ({requests.spoken(prompt)[:40]!r}...)",
+                index=index, where=where, allowed=f"{context} tokens",
+            )  # fmt: skip
+        return made

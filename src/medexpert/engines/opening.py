@@ -1,0 +1,114 @@
+"""An engine from what a person types: the one place that reads `--model` and its options.
+
+    FOLDER, NAME, owner/name or FILE.gguf      the local engine
+    openai:MODEL with base_url                 an OpenAI-compatible endpoint
+    http://host:port/v1#MODEL                  the same in one word; #MODEL may be missing where one
+                                               model is served
+
+Importing this module, and opening an endpoint, does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medexpert.records import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from medexpert.engines.base import Engine
+    from medexpert.engines.http.settings import HttpSettings
+
+DTYPES = ("float32", "bfloat16")
+HTTP = "openai"
+KINDS = ("local", HTTP)
+"""What may stand before the colon of `--model KIND:MODEL`."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What is to be opened. `dtype`, `batch_tokens` and `threads` are for engines on this machine,
+    `base_url` and most `options` (name -> text) for endpoints; `options` of an endpoint are the
+    fields of `http.settings.HttpSettings`."""
+
+    model: str
+    base_url: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
+    batch_tokens: int = 4096
+    threads: int = 0
+
+    @property
+    def kind(self) -> str:
+        """A member of KINDS. Raises UserError for `WORD:MODEL` with another word."""
+        if self.model.startswith(("http://", "https://")):
+            return HTTP
+        word, colon, _ = self.model.partition(":")
+        if not colon or "/" in word or "\\" in word or len(word) == 1:  # a path, a drive
+            return "local"
+        if word not in KINDS:
+            raise unknown_name("engine", word, KINDS, where=f"--model {self.model}")
+        return word
+
+    @property
+    def name(self) -> str:
+        """The model without the word before the colon."""
+        word = f"{self.kind}:"
+        return self.model.removeprefix(word)
+
+    def check(self) -> None:
+        """Find cheap mistakes before anything is opened. Raises UserError."""
+        if self.kind == HTTP:
+            self.endpoint()
+            return
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES, where="--dtype")
+        given = [*self.options, *(["base_url"] if self.base_url else [])]
+        if given:
+            raise UserError(
+                f"{given[0]} is for an endpoint, and {self.model} is a model on this machine",
+                where="engine options",
+                allowed=f"--model {HTTP}:MODEL",
+            )
+
+    def endpoint(self) -> HttpSettings:
+        """The settings of an endpoint. Raises UserError."""
+        from medexpert.engines.http.settings import settings_from
+
+        return settings_from(self.name, base_url=self.base_url, options=self.options)
+
+
+def options_from(given: Sequence[str]) -> dict[str, str]:
+    """{name: text} of `NAME=VALUE` words. Raises UserError: no =, or a name given twice."""
+    found: dict[str, str] = {}
+    for word in given:
+        name, sign, value = word.partition("=")
+        if not sign or not name.strip():
+            raise UserError(f"{word!r}", where="--engine-option", allowed="NAME=VALUE")
+        if name.strip() in found:
+            raise UserError(f"{name.strip()} is given twice", where="--engine-option")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def open_engine(spec: EngineSpec, say: Callable[[str], None]) -> tuple[Engine, str]:
+    """(engine, digest): of the weights of a model on this machine; of an endpoint, whose weights
+    nobody can see, of its address, model and what the probe found.
+
+    Raises UserError: what `EngineSpec.check` and the engines raise.
+    """
+    spec.check()
+    if spec.kind == HTTP:
+        from medexpert.engines.http import HttpEngine
+
+        endpoint = HttpEngine.open(spec.endpoint(), say)
+        return endpoint, endpoint.identity()
+    from medexpert.engines.local import LocalEngine
+    from medexpert.model.base import fetch
+    from medexpert.model.folder import model_digest
+
+    folder = fetch(spec.name, progress=say)
+    say(f"opening {folder} ({spec.dtype})")
+    engine = LocalEngine.open(folder, dtype=spec.dtype, batch_tokens=spec.batch_tokens)
+    return engine, model_digest(folder)
