@@ -12,10 +12,17 @@ from medexpert.engines.base import Engine, PromptError
 from medexpert.engines.scripted import ScriptedEngine
 
 
-@pytest.fixture(params=["local", "scripted"])
+@pytest.fixture(params=["local", "scripted", "paired"])
 def any_engine(request: pytest.FixtureRequest) -> Any:
     if request.param == "local":
         return request.getfixturevalue("engine")
+    if request.param == "paired":  # OpenVINO writes, the local engine scores
+        from medexpert.engines.local import LocalEngine
+        from medexpert.engines.paired import PairedEngine
+
+        folder = request.getfixturevalue("model_folder")
+        writer = request.getfixturevalue("open_openvino")()
+        return PairedEngine(writer, LocalEngine.open(folder))
     return ScriptedEngine(lambda prompt: f"said of {prompt}", lambda p, cs: [-1.0 for _ in cs])
 
 

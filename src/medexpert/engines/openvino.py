@@ -22,7 +22,8 @@ from medexpert.engines.base import Completion, NoLogprobs, PromptError, TextScor
 from medexpert.engines.generation import Reader, Settings, row_seeds
 from medexpert.engines.priming import BLOCK, by_prefix, cached_tokens, waves
 from medexpert.model.base import chat_format
-from medexpert.model.exported import GgufFolder, gguf_of
+from medexpert.model.exported import GgufFolder, base_of, gguf_of
+from medexpert.model.folder import check_config, read_header, weight_files
 from medexpert.model.staging import Progress, silent
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
@@ -92,6 +93,7 @@ class OpenVINOEngine:
         """
         _library()
         _dtype(dtype)
+        refuse_misread(folder)
         exported = gguf_of(folder, kind=kind, cache=cache, progress=progress)
         return cls(
             exported,
@@ -376,6 +378,24 @@ class _Run:
             config.top_p = self.settings.top_p
             config.rng_seed = seed % 2**32
         return config
+
+
+def refuse_misread(folder: Path) -> None:
+    """Raise UserError for a model that OpenVINO's GGUF reader opens as another one.
+
+    Of a Llama with biases in its attention it drops the biases without a word (2026.4.1, seen on
+    random models; plain Llama, Qwen2 with its biases and Qwen3 come out right).
+    """
+    plain = base_of(folder)
+    llama = str(check_config(plain)["model_type"]) == "llama"
+    tensors = {name for path in weight_files(plain) for name in read_header(path)} if llama else ()
+    biases = sorted(name for name in tensors if name.endswith("_proj.bias"))
+    if biases:
+        raise UserError(
+            f"OpenVINO leaves out the biases of this Llama ({biases[0]})",
+            where=str(folder),
+            allowed="the local engine",
+        )
 
 
 def _settings(max_tokens: int, stop: Sequence[str], temperature: float, top_p: float) -> Settings:
