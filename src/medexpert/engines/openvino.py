@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from medexpert.engines.base import Completion, NoLogprobs, PromptError, TextScore, Usage
-from medexpert.engines.generation import Reader, Settings, row_seeds
+from medexpert.engines.generation import Settings, row_seeds
+from medexpert.engines.openvino_requests import DTYPES, Requests, dtype_of, library
 from medexpert.engines.priming import BLOCK, by_prefix, cached_tokens, waves
 from medexpert.model.base import chat_format
 from medexpert.model.exported import GgufFolder, base_of, gguf_of
@@ -27,11 +28,9 @@ from medexpert.model.folder import check_config, read_header, weight_files
 from medexpert.model.staging import Progress, silent
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
-from medexpert.records import UserError, unknown_name
+from medexpert.records import UserError
 
 Ids = list[int]
-DTYPES = {"float32": "f32", "bfloat16": "bf16"}
-INSTALL = "pip install 'medexpert[cpu-gen]'"
 _UNICODE_GAP = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -57,18 +56,15 @@ class OpenVINOEngine:
     ) -> None:
         if rows < 1 or cache_gb <= 0:
             raise UserError(f"rows = {rows}, cache_gb = {cache_gb}", allowed="more than 0")
-        library = _library()
         self.name, self.exported, self.rows, self.prime = name, exported, rows, prime
-        self.dtype = _dtype(dtype)
+        self.dtype = dtype_of(dtype)
         self.tokenizer: Any = exported.tokenizer
         self.chat = ChatFormat(*chat_format(self.tokenizer))
         self.context = exported.context
         self.capacity = int(cache_gb * 2**30) // (exported.cache_values * self._bytes)
         self._text = TextEncoder(self.tokenizer)
         self._usage = Usage()
-        self._number = 0
         self._threads = threads
-        self._library = library
         self._pipeline = self._open_pipeline()
 
     @classmethod
@@ -91,8 +87,8 @@ class OpenVINOEngine:
         `kind` is what the GGUF's matrices are stored as, "f16" or "q8_0". Raises UserError:
         openvino-genai not installed, unknown dtype or kind, a model that cannot be a GGUF.
         """
-        _library()
-        _dtype(dtype)
+        library()
+        dtype_of(dtype)
         refuse_misread(folder)
         exported = gguf_of(folder, kind=kind, cache=cache, progress=progress)
         return cls(
@@ -110,7 +106,8 @@ class OpenVINOEngine:
         return 4 if self.dtype == "float32" else 2
 
     def _open_pipeline(self) -> Any:
-        scheduler = self._library.SchedulerConfig()
+        genai = library()
+        scheduler = genai.SchedulerConfig()
         scheduler.enable_prefix_caching = True
         scheduler.num_kv_blocks = max(1, self.capacity // BLOCK)
         scheduler.max_num_seqs = self.rows
@@ -123,9 +120,7 @@ class OpenVINOEngine:
             properties["INFERENCE_NUM_THREADS"] = self._threads
         path = str(self.exported.path)
         try:
-            return self._library.ContinuousBatchingPipeline(
-                path, scheduler, "CPU", properties, {}, {}
-            )
+            return genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties, {}, {})
         except RuntimeError as error:
             raise UserError(f"OpenVINO cannot open this GGUF: {_last(error)}", where=path) from None
 
@@ -180,7 +175,7 @@ class OpenVINOEngine:
         for batch in self._batches(rows, max_tokens):
             chosen = [rows[k] for k in batch]
             encoded = self._encode_shared(chosen) if self.prime else sum(map(len, chosen))
-            run = _Run(self, chosen, settings, [seeds[k] for k in batch])
+            run = self._requests(chosen, settings, [seeds[k] for k in batch])
             for _ in run.steps():
                 pass
             made = [run.completion(row) for row in range(len(batch))]
@@ -206,7 +201,7 @@ class OpenVINOEngine:
         started = time.perf_counter()
         settings = _settings(max_tokens, stop, temperature, top_p)
         ids = self._prompt(0, prompt, max_tokens)
-        run = _Run(self, [ids], settings, row_seeds([prompt], seed))
+        run = self._requests([ids], settings, row_seeds([prompt], seed))
         held = max((len(mark) - 1 for mark in settings.stop), default=0)
         shown = ""
         try:
@@ -222,6 +217,10 @@ class OpenVINOEngine:
             self._time(started)
         if made.text[len(shown) :]:
             yield made.text[len(shown) :]
+
+    def _requests(self, rows: Sequence[Ids], settings: Settings, seeds: Sequence[int]) -> Requests:
+        ends = frozenset(self.exported.ends)
+        return Requests(self._pipeline, self.tokenizer, ends, rows, settings, seeds)
 
     def _batches(self, rows: Sequence[Ids], max_tokens: int) -> Iterator[list[int]]:
         """Indices, neighbours by prefix, that fit the cache together (or one row)."""
@@ -246,7 +245,7 @@ class OpenVINOEngine:
             ids = [list(prefix.ids) for prefix in wave]
             for at in range(0, len(ids), self.rows):
                 part = ids[at : at + self.rows]
-                for _ in _Run(self, part, Settings(1, (), 0.0, 1.0), [0] * len(part)).steps():
+                for _ in self._requests(part, Settings(1, (), 0.0, 1.0), [0] * len(part)).steps():
                     pass
             encoded += sum(len(prefix.ids) - prefix.known for prefix in wave)
         return encoded
@@ -307,79 +306,6 @@ class OpenVINOEngine:
         }
 
 
-class _Run:
-    """Requests that are in work together. `steps` yields after every token."""
-
-    def __init__(
-        self, engine: OpenVINOEngine, rows: Sequence[Ids], settings: Settings, seeds: Sequence[int]
-    ) -> None:
-        self.engine, self.rows, self.settings, self.seeds = engine, rows, settings, seeds
-        self.made: list[Ids] = [[] for _ in rows]
-        self.reader = Reader(engine.tokenizer, rows, settings.stop)
-        self.ends = frozenset(engine.exported.ends)
-
-    def text(self, row: int) -> str:
-        return self.reader.text(row, [token for token in self.made[row] if token not in self.ends])
-
-    def completion(self, row: int) -> Completion:
-        return self.reader.completion(row, self.made[row], self.ends)
-
-    def steps(self) -> Iterator[None]:
-        import numpy as np
-        import openvino
-
-        engine = self.engine
-        pipeline: Any = engine._pipeline
-        going: dict[int, Any] = {}
-        try:
-            for row, ids in enumerate(self.rows):
-                engine._number += 1
-                tensor = openvino.Tensor(np.array([ids], dtype=np.int64))
-                config = self._config(self.seeds[row])
-                going[row] = pipeline.add_request(engine._number, tensor, config)
-            while pipeline.has_non_finished_requests():
-                pipeline.step()
-                for row, handle in list(going.items()):
-                    if self._read(row, handle):
-                        del going[row]
-                yield
-            if going:
-                raise UserError(
-                    f"OpenVINO did not finish {len(going)} prompts: they do not fit its cache",
-                    where=engine.name,
-                    allowed="a larger cache_gb",
-                )
-        finally:  # an interrupted call leaves nothing behind for the next
-            for handle in going.values():
-                handle.cancel()
-            while pipeline.has_non_finished_requests():
-                pipeline.step()
-
-    def _read(self, row: int, handle: Any) -> bool:
-        """Take over new tokens; whether the row is done."""
-        done = False
-        while handle.can_read():
-            for output in handle.read().values():
-                self.made[row] += [int(token) for token in output.generated_ids]
-                done = done or output.finish_reason.name != "NONE"
-        if not done and self.settings.stop and self.reader.stopped(row, self.made[row]):
-            handle.cancel()
-            return True
-        return done
-
-    def _config(self, seed: int) -> Any:
-        config: Any = self.engine._library.GenerationConfig()
-        config.max_new_tokens = self.settings.max_tokens
-        config.stop_token_ids = set(self.ends)
-        config.apply_chat_template = False
-        if self.settings.temperature:
-            config.do_sample = True
-            config.temperature = self.settings.temperature
-            config.top_p = self.settings.top_p
-            config.rng_seed = seed % 2**32
-        return config
-
-
 def refuse_misread(folder: Path) -> None:
     """Raise UserError for a model that OpenVINO's GGUF reader opens as another one.
 
@@ -407,31 +333,6 @@ def _settings(max_tokens: int, stop: Sequence[str], temperature: float, top_p: f
             allowed="temperature >= 0 and 0 < top_p <= 1",
         )
     return Settings(max_tokens, tuple(s for s in stop if s), temperature, top_p)
-
-
-def _library() -> Any:
-    """The openvino_genai module. Raises UserError when it is not installed."""
-    try:
-        import openvino_genai
-    except ImportError as error:
-        raise UserError(
-            f"the openvino engine needs the package openvino-genai ({error}): {INSTALL}"
-        ) from None
-    return openvino_genai
-
-
-def _dtype(name: str) -> str:
-    """The dtype asked for, or the best the CPU has. Raises UserError if it has no such."""
-    import openvino
-
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if not name:
-        return "bfloat16" if "BF16" in able else "float32"
-    if name not in DTYPES:
-        raise unknown_name("dtype", name, DTYPES)
-    if name == "bfloat16" and "BF16" not in able:
-        raise UserError("this CPU has no bfloat16", where="dtype", allowed="float32")
-    return name
 
 
 def _own_name(folder: Path) -> str:
