@@ -10,6 +10,8 @@ done: some texts must give the same tokens, and the logits must agree (`gguf_che
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +134,8 @@ def convert_with(
         )
     folders.check(folder)
     progress(f"converting with {script}")
-    package = checkout / "gguf-py"
+    # Its own `gguf` before ours, which is too old for it.
+    paths = [str(checkout / "gguf-py"), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, str(script), str(folder), "--outfile", str(out), "--outtype", kind]
     done = subprocess.run(
         command,
@@ -140,17 +143,13 @@ def convert_with(
         text=True,
         errors="replace",
         check=False,
-        env=_environment({"PYTHONPATH": str(package)} if package.is_dir() else {}),
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(paths)},
     )
     if done.returncode or not out.is_file():
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise UserError(f"llama.cpp's converter failed: {last}", where=str(script))
-
-
-def _environment(extra: dict[str, str]) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "HF_HUB_OFFLINE": "1", **extra}
+        missing = re.search(r"No module named '(\w+)'", last)
+        advice = f" (it needs `pip install {missing.group(1)}`)" if missing else ""
+        raise UserError(f"llama.cpp's converter failed: {last}{advice}", where=str(script))
 
 
 def _exists(out: Path) -> UserError:

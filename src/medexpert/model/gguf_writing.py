@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _opened(folder: Path, progress: Progress) -> tuple[dict[str, Any], list[Tens
         config = json.loads(model.config.to_json_string(use_diff=False))
         state: Mapping[str, Any] = model.state_dict()
         tensors = [
-            Tensor(name, tuple(value.shape), lambda value=value: value.float().numpy())
+            Tensor(name, tuple(value.shape), partial(_in_float32, value))
             for name, value in state.items()
         ]
         return config, tensors, tokenizer
@@ -138,6 +139,10 @@ def _opened(folder: Path, progress: Progress) -> tuple[dict[str, Any], list[Tens
         folder, trust_remote_code=False, local_files_only=True
     )
     return config, list(_stored(folder)), tokenizer
+
+
+def _in_float32(value: Any) -> Any:
+    return value.float().numpy()
 
 
 def _stored(folder: Path) -> Iterator[Tensor]:
