@@ -24,7 +24,7 @@ def real_data() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Any]:
     """A function that makes a random Llama of a few thousand weights (CPU, fp32, sdpa)."""
 

@@ -259,6 +259,40 @@ def ask(
     )
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="model folder, catalogue name, hub id or .gguf")],
+    out: Annotated[Path, typer.Option(help="the file or folder to write")],
+    to: Annotated[str, typer.Option(help="gguf or hf (adapters are merged)")] = "gguf",
+    kind: Annotated[str, typer.Option("--type", help="of a GGUF: f16 or q8_0")] = "f16",
+    llama_cpp: Annotated[
+        Path | None,
+        typer.Option(
+            "--llama-cpp",
+            help="a llama.cpp checkout whose converter writes the GGUF, for "
+            "architectures that are not written here",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option(help="read the GGUF back and compare it with the model")
+    ] = True,
+) -> None:
+    """Write a model for other programs: one GGUF file, or a plain Hugging Face folder.
+
+    Example: medexpert export runs/demo/adapt/model --to gguf --out expert.gguf
+    """
+    import json
+
+    from medexpert.model.base import fetch
+    from medexpert.model.export import export as write
+
+    facts = write(
+        fetch(model, progress=say), out, to=to, kind=kind, llama_cpp=llama_cpp, check=check,
+        progress=say,
+    )  # fmt: skip
+    print(json.dumps(facts, indent=2))
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the base models known by name, and which are on this machine.

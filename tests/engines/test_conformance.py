@@ -19,12 +19,19 @@ from medexpert.engines.tokenizer import Tokenizer
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 
-@pytest.fixture(params=["local", "scripted", "http", "http-chat"])
+@pytest.fixture(params=["local", "scripted", "paired", "http", "http-chat"])
 def any_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "local":
         yield request.getfixturevalue("engine")
     elif request.param == "scripted":
         yield ScriptedEngine(lambda prompt: f"said of {prompt}", lambda p, cs: [-1.0 for _ in cs])
+    elif request.param == "paired":  # OpenVINO writes, the local engine scores
+        from medexpert.engines.local import LocalEngine
+        from medexpert.engines.paired import PairedEngine
+
+        folder = request.getfixturevalue("model_folder")
+        writer = request.getfixturevalue("open_openvino")()
+        yield PairedEngine(writer, LocalEngine.open(folder))
     else:
         local = request.getfixturevalue("engine")
         folder = request.getfixturevalue("tmp_path") / "tiny"

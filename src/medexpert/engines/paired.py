@@ -1,0 +1,105 @@
+"""One model behind two engines: one writes, the other scores.
+
+On a laptop OpenVINO writes rationales fast and cannot score; the local engine scores in float32.
+Verification-of-Choice needs both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medexpert.engines.base import Completion, Engine, Streaming, TextScore, Usage
+from medexpert.model.staging import Progress, silent
+from medexpert.records import UserError
+
+
+class PairedEngine:
+    """`generator` completes and streams, `scorer` gives log-probabilities; see `base.Engine`.
+
+    Raises UserError when they do not say the same of themselves: name or chat format differ.
+    """
+
+    def __init__(self, generator: Streaming, scorer: Engine) -> None:
+        if generator.name != scorer.name or generator.chat != scorer.chat:
+            raise UserError(
+                f"a pair needs one model in both engines, not {generator.name} and {scorer.name}"
+            )
+        self.generator, self.scorer = generator, scorer
+        self.name, self.chat = scorer.name, scorer.chat
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        name: str = "",
+        batch_tokens: int = 4096,
+        threads: int = 0,
+        progress: Progress = silent,
+    ) -> PairedEngine:
+        """OpenVINO writes, the local engine scores in float32; both from one folder."""
+        from medexpert.engines.local import LocalEngine
+        from medexpert.engines.openvino import OpenVINOEngine
+
+        generator = OpenVINOEngine.open(folder, name=name, threads=threads, progress=progress)
+        scorer = LocalEngine.open(
+            folder, name=generator.name, dtype="float32", batch_tokens=batch_tokens
+        )
+        return cls(generator, scorer)
+
+    def complete(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        return self.generator.complete(
+            prompts, max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=top_p,
+            seed=seed,
+        )  # fmt: skip
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        return self.generator.stream(
+            prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, top_p=top_p,
+            seed=seed,
+        )  # fmt: skip
+
+    def choice_logprobs(self, prompts: Sequence[str], choices: Sequence[str]) -> list[list[float]]:
+        return self.scorer.choice_logprobs(prompts, choices)
+
+    def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
+        return self.scorer.text_logprobs(texts)
+
+    def count_tokens(self, text: str) -> int:
+        return self.scorer.count_tokens(text)
+
+    def facts(self) -> Mapping[str, Any]:
+        """What both say of themselves, each under its part."""
+        generator, scorer = dict(self.generator.facts()), dict(self.scorer.facts())
+        return {
+            "engine": "paired",
+            "model": self.name,
+            "lineage": scorer.get("lineage", {}),
+            "generator": generator,
+            "scorer": scorer,
+        }
+
+    def usage(self) -> Usage:
+        """The sum of both."""
+        one, two = vars(self.generator.usage()), vars(self.scorer.usage())
+        return Usage(**{name: one[name] + two[name] for name in one})
