@@ -23,12 +23,16 @@ from medexpert.engines.shared import Leaf, Node
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference of a continued to a whole pass, in parts of the largest state; else 5 %."""
 
+HELD = 4
+"""Slots of a batch in parts of the tokens of a pass: what is written is a token a row at a time, so
+a batch of many rows is no large pass, but its cache is to be held."""
 
-class _Layer(DynamicLayer):  # type: ignore[misc,unused-ignore]
+
+class _Layer(DynamicLayer):  # type: ignore[misc,no-untyped-call,unused-ignore]
     """A cache layer with room for all that will come: nothing is copied to append a token."""
 
     def __init__(self, leaves: Sequence[Leaf], number: int, shared: int, slots: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.leaves, self.number = leaves, number
         self.used, self.shared, self.slots = shared, shared, slots
 
@@ -157,14 +161,14 @@ def compute(network: Network, nodes: Sequence[Node], *, budget: int, both_ways: 
 def grouped(
     leaves: Sequence[Leaf], budget: int, *, room: int = 0, reach: int = 0
 ) -> Iterator[list[Leaf]]:
-    """Batches of leaves of like length, longest first: rows x slots <= budget (or one row), and
-    slots <= reach where there is one."""
+    """Batches of leaves of like length, longest first (or one row alone): rows x longest rest
+    <= budget, rows x slots <= HELD x budget, slots <= reach where there is one."""
     batch: list[Leaf] = []
     depth = rest = 0
     for leaf in sorted(leaves, key=lambda leaf: (-len(leaf.ids), -leaf.depth, leaf.index)):
         deeper, longer = max(depth, leaf.depth), max(rest, len(leaf.ids) - leaf.depth)
-        slots = deeper + longer + room
-        if batch and (slots * (len(batch) + 1) > budget or 0 < reach < slots):
+        slots, rows = deeper + longer + room, len(batch) + 1
+        if batch and (longer * rows > budget or slots * rows > HELD * budget or 0 < reach < slots):
             yield batch
             batch, deeper, longer = [], leaf.depth, len(leaf.ids) - leaf.depth
         batch.append(leaf)

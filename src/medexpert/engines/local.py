@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import torch
 
 from medexpert.engines.base import Completion, PromptError, TextScore, Usage
 from medexpert.engines.branches import Branches
+from medexpert.engines.choices import rows_of
 from medexpert.engines.network import Network
 from medexpert.engines.prefix import generate_prefix, reading_of
 from medexpert.engines.reuse import Batch, Reuse
@@ -42,17 +42,6 @@ WINDOW = 1024
 """Tokens of a text scored in one go: a number that does not depend on the model's context."""
 KEEP_TOKENS = 8192
 """Tokens of shared beginnings kept from call to call: about twenty PubMedQA questions."""
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Tokens to be scored for a prompt: behind the last len(wanted) of `ids`, the tokens of each
-    wanted place, which belong to the choices of these numbers."""
-
-    prompt: int
-    ids: Ids
-    wanted: list[Ids]
-    choices: list[int]
 
 
 class LocalEngine:
@@ -90,6 +79,8 @@ class LocalEngine:
         self.reuse = Reuse(
             self.network, self.reading, batch_tokens=batch_tokens, keep_tokens=keep_tokens
         )
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.packed = 0  # layers of another layout, see `open`
         self._usage = Usage()
 
     @classmethod
@@ -103,16 +94,22 @@ class LocalEngine:
         """
         if dtype not in DTYPES:
             raise unknown_name("dtype", dtype, DTYPES)
+        from medexpert.engines.quick import pack
+
         model, tokenizer = load(folder, dtype=DTYPES[dtype])
+        parameters = sum(p.numel() for p in model.parameters())
+        packed = pack(model)
         parts = folder.resolve().parts
         own = "/".join(parts[-3:-1] if parts[-1] in ("model", "adapter") else parts[-1:])
-        return cls(
+        engine = cls(
             model,
             tokenizer,
             name=name or own,
             batch_tokens=batch_tokens,
             lineage=read_lineage(folder),
         )
+        engine.parameters, engine.packed = parameters, packed
+        return engine
 
     # -- tokens ---------------------------------------------------------------------------------
 
@@ -179,7 +176,7 @@ class LocalEngine:
             raise UserError("no choices to score", allowed="one or more")
         started = time.perf_counter()
         encoded = [self._split_choices(i, prompt, choices) for i, prompt in enumerate(prompts)]
-        rows = [row for i, (given, tails) in enumerate(encoded) for row in _rows(i, given, tails)]
+        rows = [row for i, (given, tails) in enumerate(encoded) for row in rows_of(i, given, tails)]
         ids = [row.ids for row in rows]
         free = [len(row.wanted) for row in rows]
         start = len(self.reading.start)
@@ -366,22 +363,13 @@ class LocalEngine:
             "device": str(self.model.device.type),
             "context": self.context,
             "sharing": self.reuse.told(),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "packed_layers": self.packed,
+            "causal_blocks": self.network.blocks,
+            "parameters": self.parameters,
             "batch_tokens": self.batch_tokens,
             "start_tokens": list(self._text.before),
             "threads": torch.get_num_threads(),
         }
-
-
-def _rows(prompt: int, given: Ids, tails: Sequence[Ids]) -> list[_Row]:
-    """One row for all choices of a single token, one for each longer choice."""
-    single = [k for k, tail in enumerate(tails) if len(tail) == 1]
-    rows = [_Row(prompt, given, [[tails[k][0] for k in single]], single)] if single else []
-    return rows + [
-        _Row(prompt, given + tail[:-1], [[token] for token in tail], [k])
-        for k, tail in enumerate(tails)
-        if len(tail) > 1
-    ]
 
 
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
 import torch
 
+from medexpert.engines import quick
 from medexpert.engines.prefix import scoring_mask
 
 Ids = list[int]
@@ -29,6 +31,8 @@ class Network:
         taken = inspect.signature(model.forward).parameters
         self.takes = frozenset(taken)
         self.plain = self._head_is_plain()
+        self.blocks = self.plain and quick.blocks_hold(model)
+        """Whether passes without a mask go by `quick.blocks`."""
 
     @property
     def device(self) -> Any:
@@ -41,7 +45,9 @@ class Network:
     def states(self, inputs: dict[str, Any]) -> torch.Tensor:
         """The decoder's last states (B, T, H), or logits (B, T, V) where the head is not plain."""
         if self.plain:
-            found: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
+            free = self.blocks and "attention_mask" not in inputs
+            with quick.blocks(self.model) if free else nullcontext():
+                found: torch.Tensor = self.model.get_decoder()(**inputs).last_hidden_state
             return found
         logits: torch.Tensor = self.model(**inputs).logits
         return logits
