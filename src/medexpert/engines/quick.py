@@ -126,7 +126,8 @@ def pack(model: Any) -> int:
 
     Only for a model that is asked and nothing else. Adapters and quantised layers stay as they are.
     """
-    usable = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available: Any = torch.backends.mkldnn.is_available
+    usable = available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if model.device.type != "cpu" or model.dtype not in (torch.float32, torch.bfloat16):
         return 0
     modules = list(model.modules())
