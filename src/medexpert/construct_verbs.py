@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medexpert.data.construct.teacher import Chosen, Fields, Refusal, Written
     from medexpert.engines.base import Engine
 
-KINDS = ("pqa-u", "passages")
+KINDS = ("pqa-u", "passages", "voc")
 Say = Callable[[str], None]
 
 
@@ -38,6 +38,18 @@ class EngineTeacher:
 
         return template_id(template, lang)
 
+    def options(self, choices: Sequence[str], *, lang: str) -> Mapping[str, str]:
+        """See `Teacher`."""
+        from medexpert.prompt.choices import name_choices
+
+        return name_choices(tuple(choices), lang).options
+
+    def read(self, text: str, choices: Sequence[str], *, lang: str) -> str:
+        """See `Teacher`."""
+        from medexpert.prompt.choices import name_choices
+
+        return name_choices(tuple(choices), lang).read(text)
+
     def write(
         self,
         template: str,
@@ -49,12 +61,13 @@ class EngineTeacher:
         stop: Sequence[str] = (),
     ) -> list[Written | Refusal]:
         """See `Teacher`. A model without chat template continues behind the template's cue, which
-        is put back before what it wrote."""
+        is put back before what it wrote, unless the template's learned text begins behind it."""
         from medexpert.data.construct.teacher import Written
         from medexpert.prompt.template import CUE, lookup, render_request
 
         chat = self.engine.chat
-        cue = "" if chat.template else lookup(template, lang).given.partition(CUE)[2].strip()
+        found = lookup(template, lang)
+        cue = "" if chat.template or found.learned else found.given.partition(CUE)[2].strip()
         prompts = [render_request(template, row, chat=chat, lang=lang) for row in fields]
 
         def ask(chosen: Sequence[str]) -> list[Written]:
@@ -166,7 +179,7 @@ def construct(
         "seed": seed,
     }
     return resume.run(
-        resume.Job(out, made_from, block),
+        resume.Job(out, made_from, block, pairs=kind == "voc"),
         lambda: _items(kind, inputs, settings, seed, limit),
         work,
         facts={"inputs": files, "teacher": {"name": teacher.name, **dict(engine.facts())}},
@@ -190,10 +203,11 @@ def settings_of(kind: str, options: Mapping[str, str]) -> Any:
     """The builder's settings with `options` (name -> text) put in. Raises UserError."""
     from medexpert.data.construct.passages import PassageSettings
     from medexpert.data.construct.pseudo import PseudoSettings
+    from medexpert.data.construct.voc_drafts import VocSettings
 
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS, where="construct")
-    chosen: Any = PseudoSettings if kind == "pqa-u" else PassageSettings
+    chosen: Any = {"pqa-u": PseudoSettings, "passages": PassageSettings, "voc": VocSettings}[kind]
     kinds: dict[str, Any] = {"str": str, "int": int, "float": float}
     known = {part.name: kinds[str(part.type)] for part in fields(chosen)}
     values: dict[str, Any] = {}
@@ -212,10 +226,10 @@ def settings_of(kind: str, options: Mapping[str, str]) -> Any:
 
 def _builder(kind: str, teacher: EngineTeacher, settings: Any, seed: int) -> tuple[Any, Any, Any]:
     """(templates and their ids, work on a block of items, what is left out at the end or None)."""
-    from medexpert.data.construct import passages, pseudo
+    from medexpert.data.construct import passages, pseudo, voc, voc_drafts
     from medexpert.prompt.template import LANGUAGES
 
-    names = passages.TEMPLATES
+    names = passages.TEMPLATES if kind == "passages" else voc_drafts.TEMPLATES
     if kind == "pqa-u":
         names = (pseudo.SEES[settings.sees], pseudo.LABEL)
     templates = {f"{n}.{lang}": teacher.template_id(n, lang) for n in names for lang in LANGUAGES}
@@ -224,6 +238,12 @@ def _builder(kind: str, teacher: EngineTeacher, settings: Any, seed: int) -> tup
             templates,
             lambda block: pseudo.label(block, teacher, settings, seed=seed),
             lambda examples: pseudo.over_the_cap(examples, settings),
+        )
+    if kind == "voc":
+        return (
+            templates,
+            lambda block: voc.build(block, teacher, settings, seed=seed),
+            lambda examples: voc.left_out(examples, settings, seed=seed),
         )
     return templates, lambda block: passages.ask(block, teacher, settings, seed=seed), None
 
@@ -247,7 +267,7 @@ def _rows(inputs: Sequence[str | Path]) -> Iterator[tuple[str, Any]]:
 
 
 def _converted(kind: str, source: str, found: Any, settings: Any, seed: int) -> Iterator[Any]:
-    from medexpert.data.construct import passages, pseudo
+    from medexpert.data.construct import passages, pseudo, voc_items
     from medexpert.data.readers.rows import Fault
 
     if isinstance(found, Fault):
@@ -258,6 +278,8 @@ def _converted(kind: str, source: str, found: Any, settings: Any, seed: int) -> 
     try:
         if kind == "pqa-u":
             items = [pseudo.unlabelled(where, row, source=source)]
+        elif kind == "voc":
+            items = [voc_items.solved(where, row, source=source, fold=settings.fold)]
         else:
             items = list(passages.passages(where, row, settings, source=source, seed=seed))
         for item in items:

@@ -158,7 +158,10 @@ def data_audit(
 
 @data_app.command("construct")
 def data_construct(
-    kind: Annotated[str, typer.Argument(help="pqa-u (pseudo-labels) or passages (questions)")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="pqa-u (pseudo-labels), passages (questions) or voc (explanations)"),
+    ],
     inputs: Annotated[list[Path], typer.Option("--from", help="input file (repeatable)")],
     out: Annotated[Path, typer.Option(help="JSONL file to write")],
     model: Annotated[
@@ -175,6 +178,8 @@ def data_construct(
     """Let a teacher model make examples, keep those that pass its checks, resume after a kill.
 
     Example: medexpert data construct passages --from passages.jsonl --out qa.jsonl --limit 100
+
+    Example: medexpert data construct voc --from ori_pqal.json --option fold=0 --out voc.jsonl
     """
     from medexpert.construct_verbs import construct
 

@@ -26,7 +26,7 @@ def test_transcript(walking: Question) -> None:
     assert engine.calls == [Call("choice_logprobs", (ASKED,), (" yes", " no", " maybe"))]
     assert (found.id, found.choice, found.answer) == ("1", "yes", "yes")
     assert found.probabilities == pytest.approx({"yes": 0.5, "no": 0.25, "maybe": 0.25})
-    assert found.trace["template"] == template_id("pubmedqa.lm_eval")
+    assert found.trace["templates"] == [template_id("pubmedqa.lm_eval")]
     assert found.trace["tokens"] == {"prompt": 13, "generated": 0}
 
 
@@ -102,7 +102,8 @@ def test_faults_name_the_question(walking: Question) -> None:
 
 
 def test_versions_tell_strategies_apart() -> None:
-    assert {"direct", "voc", "voc-likelihood"} <= set(STRATEGIES)
+    assert {"direct", "cot", "self_consistency", "medprompt", "self_verification",
+            "ensemble_refinement", "voc", "voc-likelihood"} <= set(STRATEGIES)  # fmt: skip
     assert all(name == strategy.name for name, strategy in STRATEGIES.items())
     assert STRATEGIES["direct"].version != STRATEGIES["voc"].version
 

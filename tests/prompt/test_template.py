@@ -30,7 +30,8 @@ FIELDS: dict[str, Any] = {
     "long_answer": "It is.", "evidence": "One.", "options": {"A": "alpha", "B": "beta"},
     "answer_idx": "B", "explanation": "Beta fits.", "choices": ["yes", "no"], "choice": "B",
     "check": "A says too much.",
-    "rationales": [("yes", "r1"), ("no", "r2")],
+    "rationales": [("yes", "r1"), ("no", "r2")], "reasonings": ["One.", "Two."], "before": "So",
+    "conclusion": "yes",
     "messages": [
         {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"},
         {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "See you"},

@@ -1,13 +1,21 @@
-"""`direct`: argmax over ln p(label | prompt), the prompt being lm-eval's PubMedQA format."""
+"""`direct`: argmax over ln p(label | prompt), the prompt being lm-eval's PubMedQA format.
+
+`shots` solved examples stand before the question, each as its own direct prompt with the gold
+label, a blank line between them (as lm-eval joins them).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from medexpert.prompt.asking import TEMPLATES, decided, direct_prompt, in_batches, score, versioned
-from medexpert.records import Prediction, Question, digest
+from medexpert.prompt.asking import TEMPLATES, Scored, decided, direct_prompt, in_batches, versioned
+from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.reasoning import check_counts
+from medexpert.prompt.shots import Shots, check_shots
+from medexpert.prompt.template import ChatFormat
+from medexpert.records import Prediction, Question
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -15,10 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Direct:
-    """One forward pass a question, nothing generated. `batch` = questions per engine call."""
+    """One forward pass a question, nothing generated. `batch` = questions per engine call;
+    `shots`, `pick` and `balanced` as in `shots.py`."""
 
     name: str = "direct"
+    shots: int = 0
+    pick: str = "fixed"
+    balanced: bool = True
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, batch=self.batch)
+        check_shots(self.name, self.shots, self.pick)
 
     @property
     def version(self) -> str:
@@ -34,18 +50,32 @@ class Direct:
         seed: int,
         examples: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
-        """See `asking.Strategy`. `seed` is not used: nothing is drawn."""
+        """See `asking.Strategy`. `seed` chooses the examples that are shown."""
+        solved = Shots(examples, seed=seed)
         for group in in_batches(questions, self.batch):
-            asked = [direct_prompt(question, protocol, engine.chat) for question in group]
-            for question, item, row in zip(group, asked, score(asked, engine), strict=True):
-                yield decided(
-                    question,
-                    row,
-                    {
-                        "protocol": protocol,
-                        "template": item.template,
-                        "prompt": digest(item.prompt),
-                        "logprobs": dict(zip(question.choices, row, strict=True)),
-                        "tokens": {"prompt": engine.count_tokens(item.prompt), "generated": 0},
-                    },
-                )
+            ledger = Ledger(engine, seed=seed)
+            shown = [solved.chosen(q, self.shots, self.pick, balanced=self.balanced) for q in group]
+            asked = [
+                behind_examples(question, those, protocol, engine.chat)
+                for question, those in zip(group, shown, strict=True)
+            ]
+            for question, those, row in zip(group, shown, ledger.score(asked), strict=True):
+                trace = {
+                    "protocol": protocol,
+                    "shots": [example.id for example in those],
+                    "logprobs": dict(zip(question.choices, row, strict=True)),
+                    **ledger.trace(question.id),
+                }
+                yield decided(question, row, trace)
+
+
+def behind_examples(
+    question: Question, examples: Sequence[Question], protocol: str, chat: ChatFormat
+) -> Scored:
+    """The direct prompt of a question behind those of solved examples with their gold labels."""
+    before = ""
+    for example in examples:
+        one = direct_prompt(example, protocol, chat)
+        before += one.prompt + one.labels[example.choices.index(example.answer)] + "\n\n"
+    own = direct_prompt(question, protocol, chat)
+    return replace(own, prompt=before + own.prompt)

@@ -11,11 +11,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from medexpert.prompt.asking import Strategy
+from medexpert.prompt.cot import Cot
 from medexpert.prompt.direct import Direct
+from medexpert.prompt.ensemble_refinement import EnsembleRefinement
+from medexpert.prompt.medprompt import Medprompt
+from medexpert.prompt.self_consistency import SelfConsistency
+from medexpert.prompt.self_verification import SelfVerification
 from medexpert.prompt.voc import VARIANTS
 from medexpert.records import UserError, unknown_name
 
-_ALL: tuple[Strategy, ...] = (Direct(), *VARIANTS)
+_ALL: tuple[Strategy, ...] = (
+    Direct(),
+    Cot(),
+    SelfConsistency(),
+    Medprompt(),
+    SelfVerification(),
+    EnsembleRefinement(),
+    *VARIANTS,
+)
 STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in _ALL}
 BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 

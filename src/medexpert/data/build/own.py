@@ -23,6 +23,10 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "pubmedqa.question_only": ("task", _TASK),
     "pubmedqa.reasoning_free": ("task", {**_ASKED, "long_answer": str}),
     "direct.choices": ("task", {**_VERDICT, "answer": str}),
+    "cot.reason": ("task", {**_VERDICT, "rationale": str, "answer": str}),
+    "cot.refine": ("task", {**_VERDICT, "reasonings": list, "rationale": str, "answer": str}),
+    "cot.answer": ("task", {"before": str, "answer": str}),
+    "cot.conclusion": ("task", {**_VERDICT, "conclusion": str, "answer": str}),
     "voc.hypothesise": ("task", {**_VERDICT, "choice": str, "rationale": str}),
     "voc.verify": ("task", _SIDES),
     "voc.check": ("task", {**_SIDES, "check": str}),
@@ -32,7 +36,7 @@ SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
 
 All templates with something to learn; voc.contradict only asks.
 """
-TEXTS = ("contexts",)
+TEXTS = ("contexts", "reasonings")
 """Lists of strings."""
 ROLES = ("user", "assistant", "system")
 

@@ -52,6 +52,14 @@ REASONS: Mapping[str, str] = {
     "number_not_found": "a number that the passage does not hold",
     "words_not_found": "too many of the answer's words are not in the passage",
     "not_supported": "the second pass does not find the answer in the passage",
+    "test_item": "an item of a test split",
+    "dev_item": "an item of the dev part of the fold that is trained on",
+    "names_another_choice": "the explanation of one choice names another as the answer",
+    "repeats_itself": "the explanation says the same four words over and over",
+    "explanation_too_short": "the explanation has too few words",
+    "hard_cap": "the verdict was not gold often enough, and the share of such items is full",
+    "class_balance": "more verify records of this answer than of the rarest",
+    "length_mismatch": "chosen and rejected answer differ too much in length",
     "supported_without_passage": "the second pass finds the answer in an unrelated passage as well",
 }
 """Every reason a builder may give, in plain words."""

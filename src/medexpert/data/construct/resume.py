@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -45,11 +46,16 @@ Late = Callable[[Iterator[Mapping[str, Any]]], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class Job:
-    """Where the result goes, and what it is made from: equal work has an equal `made_from`."""
+    """Where the result goes, and what it is made from: equal work has an equal `made_from`.
+
+    With `pairs`, an item may give several examples, and those with a `rejected` answer go to a file
+    of their own.
+    """
 
     out: Path
     made_from: Mapping[str, Any]
     block: int = BLOCK
+    pairs: bool = False
 
     @property
     def key(self) -> str:
@@ -62,6 +68,15 @@ class Job:
     @property
     def rejects(self) -> Path:
         return self.beside("rejects.jsonl")
+
+    @property
+    def pairs_file(self) -> Path:
+        return self.beside("pairs.jsonl")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the manifest vouches for."""
+        return (self.out, *([self.pairs_file] if self.pairs else []), self.rejects)
 
     @property
     def progress(self) -> Path:
@@ -148,13 +163,14 @@ def _work_on(
         made: list[Outcome] = [*out, *(work(fresh) if fresh else [])]
         examples = [asdict(m) for m in made if isinstance(m, Example)]
         rejects = [m.row() for m in made if isinstance(m, Reject)]
-        _write(handle, {"block": number, "examples": examples, "rejects": rejects})
+        line = {"block": number, "read": len(block), "examples": examples, "rejects": rejects}
+        _write(handle, line)
         kept, asked = kept + len(examples), asked + len(block)
         now, at = time.monotonic(), number * job.block + len(block)
         if now - last >= _SAY_EVERY or at == total:
             last, rate = now, asked / max(now - start, 1e-9)
-            say(f"{at}/{total} items, {kept} of {asked} kept, {rate:.2g}/s, "
-                f"{_duration((total - at) / rate)} left")  # fmt: skip
+            found = f"{kept} records of {asked}" if job.pairs else f"{kept} of {asked} kept"
+            say(f"{at}/{total} items, {found}, {rate:.2g}/s, {_duration((total - at) / rate)} left")
 
 
 def _new(block: Sequence[Item | Reject], seen: Ids) -> tuple[list[Item], list[Outcome]]:
@@ -209,7 +225,7 @@ def _finished(job: Job) -> dict[str, Any] | None:
             where=str(job.out),
             allowed="another --out, or remove it",
         )
-    for file in (job.out, job.rejects):
+    for file in job.files:
         if not file.is_file() or sha256_file(file) != value["files"][file.name]["sha256"]:
             raise UserError(
                 "the file is not the one its manifest describes",
@@ -276,42 +292,66 @@ def _finish(
 ) -> dict[str, Any]:
     made = (example for line in _lines(job) for example in line["examples"])
     left_out = late(made) if late is not None else {}
-    reasons: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
-    kept = 0
-    with atomic(job.out) as output, atomic(job.rejects) as rejected:
+    counts = _Counts()
+    with ExitStack() as stack:
+        files = {file: stack.enter_context(atomic(file)) for file in job.files}
         for line in _lines(job):
+            counts.read += line.get("read", len(line["examples"]) + len(line["rejects"]))
             rejects = line["rejects"]
             for example in line["examples"]:
                 reason = left_out.get(example["id"])
                 if reason is None:
-                    kept += 1
-                    if example["kind"] == "task":
-                        labels[example["fields"]["answer"]] += 1
+                    counts.keep(example)
+                    paired = job.pairs and "rejected" in example["fields"]
+                    output = files[job.pairs_file if paired else job.out]
                     output.write(json.dumps(example, ensure_ascii=False).encode() + b"\n")
                     continue
                 detail = {"fields": example["fields"], "ids": example["ids"]}
                 rejects.append(Reject(example["id"], "", reason, example["source"], detail).row())
             for row in rejects:
-                reasons[row["reason"]] += 1
-                rejected.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                counts.reasons[row["reason"]] += 1
+                files[job.rejects].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     manifest = {
         "key": job.key,
         "made_from": dict(job.made_from),
         **facts,
-        "counts": {
-            "read": kept + reasons.total(),
-            "kept": kept,
-            "labels": {name: n for name, n in sorted(labels.items()) if n},
-            "rejected": dict(sorted(reasons.items())),
-        },
+        "counts": counts.row(by_record=job.pairs),
         "files": {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-            for file in (job.out, job.rejects)
+            for file in job.files
         },
     }
     write_json(job.manifest, manifest)
     job.progress.unlink()
-    why = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
-    say(f"{job.out}: {kept} kept of {manifest['counts']['read']}" + (f" ({why})" if why else ""))
+    why = ", ".join(f"{reason} {n}" for reason, n in counts.reasons.most_common())
+    what = f"{counts.kept} {'records' if job.pairs else 'kept'} of {counts.read}"
+    say(f"{job.out}: {what}" + (f" ({why})" if why else ""))
     return manifest
+
+
+@dataclass
+class _Counts:
+    """What a finished file holds. `labels` are the answers of task examples."""
+
+    read: int = 0
+    kept: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, example: Mapping[str, Any]) -> None:
+        fields = example["fields"]
+        self.kept += 1
+        if example["kind"] == "task" and "answer" in fields:
+            self.labels[fields["answer"]] += 1
+        paired = "pair " if "rejected" in fields else ""
+        self.records[f"{paired}{example['template']} {fields.get('answer', '')}".strip()] += 1
+
+    def row(self, *, by_record: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "read": self.read,
+            "kept": self.kept,
+            "labels": dict(sorted(self.labels.items())),
+            "rejected": dict(sorted(self.reasons.items())),
+        }
+        return found | ({"records": dict(sorted(self.records.items()))} if by_record else {})

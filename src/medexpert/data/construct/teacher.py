@@ -51,6 +51,14 @@ class Teacher(Protocol):
         """`name@digest` of the template's text in a language."""
         ...
 
+    def options(self, choices: Sequence[str], *, lang: str) -> Mapping[str, str]:
+        """Label -> text of each choice, in order, as prompts name them. Raises UserError."""
+        ...
+
+    def read(self, text: str, choices: Sequence[str], *, lang: str) -> str:
+        """The choice a text states as its answer, or NO_ANSWER."""
+        ...
+
     def write(
         self,
         template: str,

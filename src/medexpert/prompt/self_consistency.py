@@ -1,0 +1,70 @@
+"""`self_consistency`: k sampled rationales, the answer most of them reach (Wang et al. 2022,
+arXiv 2203.11171). Needs no log-probabilities; see `vote.py` for ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medexpert.prompt.asking import in_batches, versioned
+from medexpert.prompt.cot import asked_for, check_temperature, drawn
+from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.reasoning import ANSWER, REASON, check_counts
+from medexpert.prompt.shots import Shots, check_shots
+from medexpert.prompt.vote import Sample, elected, vote
+from medexpert.records import Prediction, Question
+
+if TYPE_CHECKING:
+    from medexpert.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class SelfConsistency:
+    """`k` samples at `temperature`; the other options are those of `cot`."""
+
+    name: str = "self_consistency"
+    k: int = 5
+    temperature: float = 0.8
+    top_p: float = 1.0
+    max_tokens: int = 256
+    shots: int = 0
+    pick: str = "fixed"
+    balanced: bool = True
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, k=self.k, max_tokens=self.max_tokens, batch=self.batch)
+        check_temperature(self.name, self.temperature, self.top_p)
+        check_shots(self.name, self.shots, self.pick)
+
+    @property
+    def version(self) -> str:
+        """Changes with the code's own version and with every text it may show."""
+        return versioned(1, (REASON, ANSWER))
+
+    def predict(
+        self,
+        questions: Sequence[Question],
+        engine: Engine,
+        *,
+        protocol: str,
+        seed: int,
+        examples: Sequence[Question] = (),
+    ) -> Iterator[Prediction]:
+        """See `asking.Strategy`. Probabilities are the shares of the votes."""
+        solved = Shots(examples, seed=seed)
+        for group in in_batches(questions, self.batch):
+            ledger = Ledger(engine, seed=seed)
+            shown = [solved.chosen(q, self.shots, self.pick, balanced=self.balanced) for q in group]
+            asked = [
+                asked_for(question, protocol, engine.chat, those)
+                for question, those in zip(group, shown, strict=True)
+            ]
+            said = drawn(group, asked, ledger, self.k, self)
+            for at, question in enumerate(group):
+                samples = [Sample(question, asked[at], one) for one in said[at]]
+                found = vote(question, samples, ledger)
+                trace = {"protocol": protocol, "shots": [example.id for example in shown[at]]}
+                yield elected(question, found, samples, ledger, trace)

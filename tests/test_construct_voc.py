@@ -1,0 +1,161 @@
+"""`data construct voc` from file to files: asked, killed and resumed, test items refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medexpert.construct_verbs import construct, settings_of
+from medexpert.data.readers.pubmedqa import official_split
+from medexpert.engines.scripted import ScriptedEngine
+from medexpert.prompt.template import ChatFormat, render, render_prompt
+from medexpert.records import Example, UserError, digest, read_jsonl
+
+QUIET: Any = lambda _: None  # noqa: E731
+GOLD = ("yes", "no", "maybe")
+
+
+def row(k: int, answer: str) -> dict[str, Any]:
+    return {
+        "QUESTION": f"Does velorin {k} help?", "CONTEXTS": [f"Group {k} took velorin."],
+        "LABELS": ["METHODS"], "LONG_ANSWER": f"Velorin {k} helped.", "final_decision": answer,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Twelve invented items, a test item and an item of fold 1's dev part."""
+    rows = {str(99000000 + k): row(k, GOLD[k % 3]) for k in range(12)}
+    split = official_split()
+    rows[split.test[0]], rows[split.folds[1][0]] = row(77, "yes"), row(88, "no")
+    file = tmp_path / "pqal.json"
+    file.write_text(json.dumps(rows, indent=1))
+    return file
+
+
+def number(prompt: str) -> int:
+    return int(prompt.split("Question: Does velorin ")[1].split()[0])
+
+
+def says(prompt: str) -> str:
+    """Explains what it is told to; verifies rightly, but on item 4 never and on 5 once."""
+    if "Suppose the correct answer" in prompt:
+        choice = prompt.split('Suppose the correct answer is "')[1].split('"')[0]
+        return f" Group {number(prompt)} took velorin and that speaks for {choice} most.\n\nMore."
+    k = number(prompt)
+    right = GOLD[k % 3]
+    first = prompt.split("at most one is right.\n[")[1].split("]")[0]
+    wrong = GOLD[(k + 1) % 3]
+    verdict = wrong if k == 4 or (k == 5 and first == "yes") else right
+    return f" What is said for {verdict} alone holds up.\nFinal answer: {verdict}"
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def build(source: Path, out: Path, say: Callable[[str], None] = QUIET, **more: Any) -> Any:
+    given: dict[str, Any] = {"engine": ScriptedEngine(says), "options": {"fold": "1"}, "seed": 3}
+    return construct("voc", [source], out, say=say, block=4, **{**given, **more})
+
+
+def test_from_the_published_file(tmp_path: Path, labelled: Path) -> None:
+    out, said = tmp_path / "made" / "voc.jsonl", []  # type: ignore[var-annotated]
+    engine = ScriptedEngine(says)
+    found = build(labelled, out, said.append, engine=engine)
+    records, pairs = lines(out), lines(tmp_path / "made" / "voc.pairs.jsonl")
+    rejects = lines(tmp_path / "made" / "voc.rejects.jsonl")
+    reasons = Counter(reject["reason"] for reject in rejects)
+    assert reasons["test_item"] == reasons["dev_item"] == 1
+    prompts = [prompt for call in engine.calls for prompt in call.prompts]
+    assert not any("velorin 77" in p or "velorin 88" in p for p in prompts)
+    assert len(prompts) == 12 * (3 + 3)
+    # Item 4 never came to gold: hard, and one in ten may stay (11 consistent items: one).
+    hard = {record["ids"]["item"] for record in records if record["ids"]["bucket"] == "hard"}
+    assert hard == {"99000004"}
+    verify = [r for r in records if r["template"] in ("voc.check", "voc.verify")]
+    answers = Counter(r["fields"]["answer"] for r in verify)
+    assert set(answers) == set(GOLD)
+    assert len(set(answers.values())) == 1
+    assert all("rejected" in pair["fields"] for pair in pairs)
+    assert not any("rejected" in record["fields"] for record in records)
+    assert {pair["template"] for pair in pairs} == {"cot.reason", "voc.check"}
+    assert [p["ids"]["item"] for p in pairs if p["template"] == "voc.check"] == ["99000005"]
+    assert found["counts"]["read"] == 14
+    assert found["counts"]["kept"] == len(records) + len(pairs)
+    assert found["counts"]["records"]["pair voc.check maybe"] == 1
+    assert found["counts"]["rejected"] == dict(sorted(reasons.items()))
+    assert found["made_from"]["settings"]["fold"] == 1
+    assert set(found["files"]) == {"voc.jsonl", "voc.pairs.jsonl", "voc.rejects.jsonl"}
+    assert any("14/14 items" in line and "/s" in line and "left" in line for line in said)
+
+
+def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Path) -> None:
+    engine = ScriptedEngine(says)
+    build(labelled, tmp_path / "voc.jsonl", engine=engine)
+    prompts = {digest(p): p for call in engine.calls for p in call.prompts}
+    checked = 0
+    for example in read_jsonl(tmp_path / "voc.jsonl", Example):
+        given, learned = render(example.template, example.fields, chat=ChatFormat("", eos="</s>"))
+        assert given.text == render_prompt(example.template, example.fields, chat=ChatFormat(""))
+        if example.template in ("voc.hypothesise", "voc.check"):
+            assert prompts[example.ids["prompt"]] == given.text
+            made = says(given.text).partition("\n\n")[0]
+            assert learned.text == f"{made}</s>"
+            checked += 1
+    assert checked > 36
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("verdict", ["generated", "scored"])
+def test_killed_and_run_again_gives_the_same_bytes(
+    tmp_path: Path, labelled: Path, verdict: str
+) -> None:
+    options = {"fold": "1", "verdict": verdict}
+
+    def scores(prompt: str, choices: Sequence[str]) -> list[float]:
+        return [2.0 * (c.strip() == GOLD[number(prompt) % 3]) for c in choices]
+
+    def dies(prompt: str) -> str:
+        if number(prompt) == 9:
+            raise Killed
+        return says(prompt)
+
+    build(labelled, tmp_path / "a" / "o.jsonl", options=options,
+          engine=ScriptedEngine(says, scores))  # fmt: skip
+    out = tmp_path / "b" / "o.jsonl"
+    with pytest.raises(Killed):
+        build(labelled, out, options=options, engine=ScriptedEngine(dies, scores))
+    with (tmp_path / "b" / "o.progress.jsonl").open("ab") as handle:
+        handle.write(b'{"block": 2, "exam')  # the line that was being written
+    again = ScriptedEngine(says, scores)
+    build(labelled, out, options=options, engine=again)
+    assert min(number(p) for call in again.calls for p in call.prompts) == 8
+    names = ("o.jsonl", "o.pairs.jsonl", "o.rejects.jsonl", "o.manifest.json")
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    once_more = ScriptedEngine()
+    build(labelled, out, options=options, engine=once_more)
+    assert not once_more.calls
+    (tmp_path / "b" / "o.pairs.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"o\.pairs\.jsonl: the file is not the one"):
+        build(labelled, out, options=options)
+
+
+def test_a_model_without_logprobs_can_teach(tmp_path: Path, labelled: Path) -> None:
+    found = build(labelled, tmp_path / "o.jsonl", engine=ScriptedEngine(says, has_logprobs=False))
+    assert found["counts"]["kept"] > 50
+
+
+def test_settings_by_name() -> None:
+    assert settings_of("voc", {"fold": "4", "verdict": "scored"}).fold == 4
+    with pytest.raises(UserError, match=r"unknown option of voc 'foldd'.*did you mean 'fold'"):
+        settings_of("voc", {"foldd": "4"})
