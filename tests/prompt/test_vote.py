@@ -82,6 +82,8 @@ def test_transcript(walking: Question) -> None:
     assert len(prompts) == 1
     seeds = [call.settings["seed"] for call in script.engine.calls]
     assert len(set(seeds)) == 4
+    assert seeds[0] == 3
+    assert not set(seeds[1:]) & {3, 4, 5, 6}  # no draw of a run with the next seed
     assert {call.settings["temperature"] for call in script.engine.calls} == {0.8}
     assert found.choice == "yes"
     assert found.probabilities == pytest.approx({"yes": 2 / 3, "no": 1 / 3, "maybe": 0})

@@ -52,7 +52,7 @@ def test_a_stage_trains_on_them(
     recipe: Callable[..., Path], base_model: Path, made: Path, tmp_path: Path, file: str,
     settings: list[str], items: int,
 ) -> None:  # fmt: skip
-    given = ["epochs=1", "sequence_length=1024", "max_tokens=0", *settings]
+    given = ["epochs=1", "sequence_length=1024", "max_tokens=0", 'compile="off"', *settings]
     entry: dict[str, Any] = run_stage(
         load(recipe(), [f"instruct.{line}" for line in given]), "instruct", parent=base_model,
         data=made / file, folder=tmp_path / "out", key="k", say=lambda _: None,

@@ -47,13 +47,15 @@ class Ledger:
         top_p: float = 1.0,
         draw: int = 0,
     ) -> list[Completion]:
-        """One completion a prompt, in order. `draw` tells repeated samples of one prompt apart.
+        """One completion a prompt, in order. `draw` tells repeated samples of one prompt apart; its
+        seed is a hash, so that no draw of one run is a draw of a run with another seed.
 
         Raises UserError naming the question whose prompt does not fit.
         """
+        seed = int(digest([self.seed, draw])[:7], 16) if draw else self.seed
         made: list[Completion] = asking.complete(
             [(item.question, item.prompt) for item in asked], self.engine, max_tokens=max_tokens,
-            stop=stop, temperature=temperature, top_p=top_p, seed=self.seed + draw,
+            stop=stop, temperature=temperature, top_p=top_p, seed=seed,
         )  # fmt: skip
         for item, completion in zip(asked, made, strict=True):
             self._note(item.question, item.prompt, item.template, completion.tokens)

@@ -121,6 +121,7 @@ class Draft:
 def explain(
     drafts: Sequence[Draft], teacher: Teacher, settings: VocSettings, lang: str, seed: int
 ) -> None:
+    """Let the teacher suppose each choice right and say why; a refusal is noted in the draft."""
     asked = [(draft, choice) for draft in drafts for choice in draft.item.choices]
     fields = [hypothesis(draft, choice) for draft, choice in asked]
     made = teacher.write(
@@ -173,6 +174,7 @@ def cyclic(choices: Sequence[str], number: int) -> list[tuple[str, ...]]:
 def verify(
     drafts: Sequence[Draft], teacher: Teacher, settings: VocSettings, lang: str, seed: int
 ) -> None:
+    """Let the teacher compare the explanations in every order and note where each ended."""
     asked = [
         (draft, order) for draft in drafts for order in cyclic(draft.item.choices, settings.orders)
     ]

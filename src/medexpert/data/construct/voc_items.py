@@ -115,6 +115,7 @@ def _example(where: str, row: Mapping[str, Any]) -> Solved:
     if not isinstance(ids, Mapping) or not all(isinstance(v, str) for v in ids.values()):
         raise UserError("field 'ids': an object of strings is expected", where=where)
     contexts: tuple[str, ...] = ()
+    choices: tuple[str, ...]
     if template in _WORDED:
         choices, answer = CHOICES, text_of(fields, "answer", where)
         contexts = _strings(list_of(fields, "contexts", where), where)
