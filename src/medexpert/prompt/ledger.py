@@ -28,6 +28,12 @@ class Asked:
     template: str
 
 
+def draw_seed(seed: int, draw: int) -> int:
+    """The engine's seed for a draw: the seed itself for the first, a hash (28 bits) for the others,
+    so that no draw of one run is a draw of the run with the next seed."""
+    return int(digest([seed, draw])[:7], 16) if draw else seed
+
+
 class Ledger:
     """Passes prompts on to the engine and notes, question by question, what it cost."""
 
@@ -47,15 +53,13 @@ class Ledger:
         top_p: float = 1.0,
         draw: int = 0,
     ) -> list[Completion]:
-        """One completion a prompt, in order. `draw` tells repeated samples of one prompt apart; its
-        seed is a hash, so that no draw of one run is a draw of a run with another seed.
+        """One completion a prompt, in order. `draw` tells repeated samples of one prompt apart.
 
         Raises UserError naming the question whose prompt does not fit.
         """
-        seed = int(digest([self.seed, draw])[:7], 16) if draw else self.seed
         made: list[Completion] = asking.complete(
             [(item.question, item.prompt) for item in asked], self.engine, max_tokens=max_tokens,
-            stop=stop, temperature=temperature, top_p=top_p, seed=seed,
+            stop=stop, temperature=temperature, top_p=top_p, seed=draw_seed(self.seed, draw),
         )  # fmt: skip
         for item, completion in zip(asked, made, strict=True):
             self._note(item.question, item.prompt, item.template, completion.tokens)

@@ -9,6 +9,7 @@ import pytest
 from medexpert.engines.base import NoLogprobs
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate.run import _check
+from medexpert.prompt.ledger import draw_seed
 from medexpert.prompt.voc import Voc
 from medexpert.prompt.voc.verdict import orders
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
@@ -69,10 +70,11 @@ def test_draws_are_sampled_filtered_and_averaged_as_probabilities(walking: Quest
         2: "Third reason, with a full eight words in it.",
     }
 
+    seeds = [draw_seed(7, draw) for draw in range(3)]
+
     class Sampling(ScriptedEngine):
         def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
-            made = sum(call.kind == "complete" for call in self.calls)
-            self._completions = lambda prompt: texts[made]
+            self._completions = lambda prompt: texts[seeds.index(settings["seed"])]
             return super().complete(prompts, **settings)
 
     def score(prompt: str, choices: object) -> list[float]:
@@ -81,9 +83,7 @@ def test_draws_are_sampled_filtered_and_averaged_as_probabilities(walking: Quest
     engine = Sampling(logprobs=score)
     found = asked(Voc(k=3), walking, engine, seed=7)
     drawn = [call for call in engine.calls if call.kind == "complete"]
-    seeds = [call.settings["seed"] for call in drawn]
-    assert seeds[0] == 7
-    assert len(set(seeds)) == 3
+    assert [call.settings["seed"] for call in drawn] == seeds
     assert {(c.settings["temperature"], c.settings["top_p"]) for c in drawn} == {(0.7, 0.95)}
     # Three passes: three draws in three orders. The short draw is left out, First fills its place.
     passes = found.trace["verify"]
