@@ -78,6 +78,11 @@ def verify(
     `options` are those of `voc.Voc`: k=3, verdict="generated" for an engine without
     log-probabilities, mode="likelihood" ... Raises UserError as `ask`, and for an option.
     """
+    return _answer(_asked(question, choices, context, lang), variant(options), engine, seed)
+
+
+def variant(options: Mapping[str, Any]) -> Voc:
+    """Voc with these options. Raises UserError for an unknown name or a value of another kind."""
     known = {part.name: part.default for part in fields(Voc) if part.name != "name"}
     for option, value in options.items():
         if option not in known:
@@ -85,7 +90,7 @@ def verify(
         kind = type(known[option])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise UserError(f"option {option} of verify: {value!r}", allowed=kind.__name__)
-    return _answer(_asked(question, choices, context, lang), Voc(**options), engine, seed)
+    return Voc(**options)
 
 
 def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Question:
