@@ -138,11 +138,12 @@ def measured(server: Running, model: Path, local: Any, count: int) -> dict[str, 
     engine.close()
     found["labels"] = {}
     for api in ("completions", "chat"):
-        for way in LABELS[1:-1]:
+        for way in LABELS[1:-1] if api == "completions" else LABELS[3:-1]:
             try:
                 one = HttpEngine(HttpSettings(**settings, api=api, labels=way), tokenizer)
             except UserError as error:
-                found["labels"][f"{api} {way}"] = str(error.what)[:200]
+                why = error.what.partition(f"labels = '{way}' (")[2].rstrip(")")
+                found["labels"][f"{api} {way}"] = f"not offered: {why or error.what}"[:200]
                 continue
             found["labels"][f"{api} {way}"] = label_agreement(one, local, count)
             one.close()

@@ -93,7 +93,12 @@ def page(found: dict[str, Any]) -> str:
             f"| {facts['server']} | {row['package']} | {row['seconds_to_start']} | {facts['api']} |"
             f" {facts['labels']} | {facts['token_ids']} | {facts['context'] or 'not told'} |"
         )
-    lines += [
+    return "\n".join([*lines, *text_table(rows), *label_table(rows)]) + "\n"
+
+
+def text_table(rows: list[tuple[str, Any]]) -> list[str]:
+    """The lines about greedy text."""
+    lines = [
         "",
         "## Greedy text",
         "",
@@ -110,7 +115,12 @@ def page(found: dict[str, Any]) -> str:
                 f" ({t['prompt_tokens_locally']}) | {t['generated_tokens']}"
                 f" ({t['generated_tokens_locally']}) | {t['seconds']} |"
             )
-    lines += [
+    return lines
+
+
+def label_table(rows: list[tuple[str, Any]]) -> list[str]:
+    """The lines about label log-probabilities."""
+    lines = [
         "",
         "## Label log-probabilities",
         "",
@@ -130,7 +140,7 @@ def page(found: dict[str, Any]) -> str:
                     f" {value['scores']} of {value['of']} | {value['largest_difference']:.4f} |"
                     f" {value['mean_difference']:.4f} | {value['seconds']} |"
                 )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 if __name__ == "__main__":

@@ -297,22 +297,28 @@ def test_one_failure_stops_the_others(endpoint: Endpoint, opened: Opened) -> Non
 
 def test_interrupted_in_the_middle(endpoint: Endpoint, opened: Opened) -> None:
     engine = opened(read_timeout=60)
-    endpoint.always = silent(1.0)
+    endpoint.always = silent(5.0)
+    # A shell's background jobs ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        engine.complete([f"p{n}" for n in range(20)], max_tokens=2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.complete([f"p{n}" for n in range(20)], max_tokens=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     engine.close()
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 4.5
     assert not [t for t in threading.enumerate() if t.name == "http"]
 
 
 def test_ctrl_c_ends_the_process(endpoint: Endpoint) -> None:
     """A program that waits for a silent endpoint ends at once, with no thread left to wait for."""
     code = textwrap.dedent("""
-        import sys
+        import signal, sys
         from medexpert.engines.http import HttpEngine, HttpSettings
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         engine = HttpEngine(HttpSettings(sys.argv[1], "tiny"))
         print("open", flush=True)
         sys.stdin.readline()
@@ -327,7 +333,7 @@ def test_ctrl_c_ends_the_process(endpoint: Endpoint) -> None:
     assert child.stdin is not None
     assert child.stdout is not None
     assert child.stdout.readline() == "open\n"
-    endpoint.always = silent(2.0)
+    endpoint.always = silent(9.0)
     child.stdin.write("\n")
     child.stdin.flush()
     assert child.stdout.readline() == "asking\n"
@@ -336,5 +342,5 @@ def test_ctrl_c_ends_the_process(endpoint: Endpoint) -> None:
     started = time.monotonic()
     child.send_signal(signal.SIGINT)
     _, words = child.communicate(timeout=20)
-    assert time.monotonic() - started < 1.9
+    assert time.monotonic() - started < 8.5
     assert words.strip().endswith("KeyboardInterrupt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,16 @@ from medexpert.records import UserError
 WINDOW = 1024
 """Tokens of a text scored in one go, as in the local engine."""
 ECHOES = ("echo", "prompt_logprobs")
+
+
+@dataclass(frozen=True)
+class _Echo:
+    """The echoed tokens, the last `written` of which are the endpoint's own; `read` = tokens of the
+    prompt by its usage, -1 = not told."""
+
+    tokens: list[answers.Token]
+    read: int
+    written: int
 
 
 class Labels:
@@ -56,13 +67,13 @@ class Labels:
         if isinstance(given.prompt, list) and isinstance(whole.prompt, list):
             size, end = len(given.prompt), len(whole.prompt)
             same = whole.prompt[:size] == given.prompt
-            tail = (await self._echoed(whole))[size:end] if same else []
+            tail = (await self._echoed(whole)).tokens[size:end] if same else []
             if same and len(tail) != end - size:
                 raise BadAnswer("the answer tells of fewer tokens than were sent")
         else:
-            tokens = await self._echoed(whole)
-            found = answers.behind(tokens, given.text, choice)
-            tail = await self._counted(given, tokens) if found is None else found
+            echo = await self._echoed(whole)
+            found = answers.behind(echo.tokens, given.text, choice)
+            tail = await self._counted(given, echo) if found is None else found
         if not tail:
             raise BadAnswer(
                 f"the tokenizer joins the prompt's end {given.text[-20:]!r} with the choice"
@@ -70,26 +81,27 @@ class Labels:
             )
         return answers.total(tail, self.link.url)
 
-    async def _counted(self, given: Given, tokens: list[answers.Token]) -> list[answers.Token]:
-        """The tokens behind those of the prompt alone, less the last, which the endpoint wrote."""
+    async def _counted(self, given: Given, whole: _Echo) -> list[answers.Token]:
+        """The choice's tokens, behind those of the prompt alone; [] when the two begin unlike."""
         head = await self._echoed(given)
-        size = len(head) - 1
-        same = [t.text for t in head[:size]] == [t.text for t in tokens[:size]]
-        return tokens[size:-1] if same else []
+        start, end = len(head.tokens) - head.written, len(whole.tokens) - whole.written
+        same = [t.text for t in head.tokens[:start]] == [t.text for t in whole.tokens[:start]]
+        fits = min(head.read, whole.read) < 0 or whole.read - head.read == end - start
+        return whole.tokens[start:end] if same and fits else []
 
-    async def _echoed(self, given: Given) -> list[answers.Token]:
-        """The prompt's tokens and one that was written behind them."""
+    async def _echoed(self, given: Given) -> _Echo:
+        """The prompt's tokens and what was written behind them."""
 
-        def read(answer: Any) -> list[answers.Token]:
+        def read(answer: Any) -> _Echo:
             choice = answers.first_choice(answer, self.link.url)
+            prompt, _, made = answers.usage_of(answer)
             if self.offer.labels == "echo":
-                tokens = answers.tokens_of(choice)
+                tokens, written = answers.tokens_of(choice), made if made >= 0 else 1
             else:
-                tokens = answers.prompt_tokens_of(choice)
-                tokens += [answers.Token("", 0.0)] if tokens else []
+                tokens, written = answers.prompt_tokens_of(choice), 0
             if not tokens:
                 raise BadAnswer("the log-probabilities are missing from the answer")
-            return tokens
+            return _Echo(tokens, prompt, written)
 
         path, body = requests.echo(given, self.offer)
         return await self.link.request(path, body, given, 1, read)
@@ -184,7 +196,7 @@ class Labels:
         ]
 
     async def _piece(self, ids: list[int]) -> float:
-        tokens = await self._echoed(Given("", ids, len(ids), len(ids)))
-        if len(tokens) <= len(ids) - 1:
+        tokens = (await self._echoed(Given("", ids, len(ids), len(ids)))).tokens
+        if len(tokens) < len(ids):
             raise BadAnswer("the answer tells of fewer tokens than were sent")
         return answers.total(tokens[1 : len(ids)], self.link.url)
