@@ -17,6 +17,7 @@ import typer
 from medexpert import __version__, door_scores, launch
 from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
+from medexpert.door_evaluate import ablate, evaluate, probe_app
 from medexpert.records import UserError, unknown_name
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Base models.")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(probe_app, name="probe")
 
 # Waiting threads sleep instead of spinning. Beside other work on the machine, spinning made two
 # threads slower than one (138 tokens/s against 238); on an idle machine sleeping cost 3 %. The
@@ -132,48 +134,8 @@ def train(
         print(pipeline.root / stage / "model")
 
 
-@app.command()
-def evaluate(
-    model: Annotated[
-        str, typer.Option(help="model folder, catalogue name, hub id, .gguf or openai:MODEL")
-    ],
-    out: Annotated[Path, typer.Option(help="folder for predictions and result.json")],
-    task: Annotated[str, typer.Option(help="benchmark: pubmedqa or trialgen")] = "pubmedqa",
-    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
-    strategy: Annotated[str, typer.Option(help="direct, voc or voc-likelihood")] = "direct",
-    protocol: Annotated[
-        str, typer.Option(help="reasoning-required or question-only")
-    ] = "reasoning-required",
-    limit: Annotated[int, typer.Option(min=0, help="first N questions of the split; 0 = all")] = 0,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,
-    seed: Annotated[int, typer.Option(min=0, help="for sampling and the bootstrap")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores")] = 0,
-    base_url: BaseUrl = "",
-    engine_options: EngineOptions = None,
-) -> None:
-    """Measure a model on a benchmark; resumable, every answer is on disk as it comes.
-
-    Example: medexpert evaluate --model runs/demo/adapt/model --task pubmedqa --data DIR
-    --strategy direct --limit 50 --out results/mine
-    """
-    from medexpert.verbs import evaluate_model
-
-    result = evaluate_model(
-        model, task=task, data=data, strategy=strategy, protocol=protocol, limit=limit, out=out,
-        dtype=dtype, batch_tokens=batch_tokens, seed=seed, threads=threads, say=say,
-        base_url=base_url, options=engine_options or (),
-    )  # fmt: skip
-    interval = result["accuracy_interval"]
-    print(
-        f"{task} {protocol} {strategy}: accuracy {100 * result['accuracy']:.1f} % "
-        f"({100 * interval['low']:.1f} to {100 * interval['high']:.1f}, "
-        f"{interval['method']} 95 %), "
-        f"macro-F1 {100 * result['macro_f1']:.1f}, n = {result['n']}, "
-        f"unparsed {result['unparsed']}\n{out / 'result.json'}"
-    )
-    if result["leaks"]:
-        say("WARNING: this model's training data was not checked against this benchmark")
+app.command()(evaluate)
+app.command()(ablate)
 
 
 @app.command()

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medexpert.records import Example, UserError, digest, read_jsonl
 Say = Callable[[str], None]
 DATA_FORMAT = 3
 """Raised when the build writes other records from the same settings: old builds are redone."""
-REPORT_FORMAT = 2
+REPORT_FORMAT = 3
 """Raised when a report says other things about the same results."""
 TRAIN_FORMATS = {"full": 2, "lora": 3, "dora": 1, "qlora": 1, "cpoly": 1}
 """By method; raised when training makes other weights from the same data and settings."""
@@ -171,20 +171,24 @@ class Pipeline:
         """Each strategy on the benchmark, then bits/byte on the held-out text."""
         folder = self.root / "evaluate" / point
         return [
-            *(self._benchmark(point, s, folder / s) for s in self.recipe.evaluate.strategies),
+            *(self._benchmark(point, s) for s in self.recipe.evaluate.strategies),
             self._heldout(point, folder),
         ]
 
-    def _benchmark(self, point: PointName, strategy: str, folder: Path) -> Step:
+    def _benchmark(self, point: PointName, strategy: str) -> Step:
+        from medexpert.evaluate.folders import folder_of
+
         settings = self.recipe.evaluate
+        folder = self.root / "evaluate" / point / folder_of(strategy)
 
         def key() -> str:
+            from medexpert.evaluate.run import inputs_digest
             from medexpert.evaluate.tasks import task_named
             from medexpert.prompt import strategies
 
             task = task_named(settings.task)
             version = strategies.get(strategy, where="evaluate.strategies").version
-            questions = digest([asdict(q) for q in task.load(self.benchmark_folder(), "test")])
+            questions = inputs_digest(task, self.benchmark_folder())
             names = ("task", "protocol", "batch_tokens", "dtype")
             chosen = {name: getattr(settings, name) for name in names}
             return digest(
@@ -216,11 +220,8 @@ class Pipeline:
 
     def _limit(self, strategy: str) -> int:
         settings = self.recipe.evaluate
-        return (
-            settings.voc_limit
-            if strategy.startswith("voc") and settings.voc_limit
-            else settings.limit
-        )
+        own = strategy.startswith("voc") and settings.voc_limit
+        return settings.voc_limit if own else settings.limit
 
     def benchmark_folder(self) -> Path:
         return Path(self.recipe.evaluate.data or self.recipe.data.root or ".")
@@ -282,9 +283,8 @@ class Pipeline:
                 path for name in ("data", "evaluate", *self.recipe.stages())
                 for path in (self.root / name).glob("**/manifest.json") if "state" not in path.parts
             )  # fmt: skip
-            return digest(
-                ["report", REPORT_FORMAT, [manifest.read_json(path)["key"] for path in inputs]]
-            )
+            keys = [manifest.read_json(path)["key"] for path in inputs]
+            return digest(["report", REPORT_FORMAT, keys])
 
         def work(key: str) -> None:
             from medexpert.evaluate.report import write

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from medexpert.recipe_ablation import Ablation, Overrides, applied
 from medexpert.recipe_data import Count, Data, Positive, Source, Strict
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError, digest
@@ -76,6 +77,7 @@ class Run(Strict):
     instruct: Stage = Stage()
     adapt: Stage = Stage(**ADAPT_DEFAULTS)
     evaluate: Evaluate = Evaluate()
+    ablation: Ablation = Ablation()
 
     @model_validator(mode="before")
     @classmethod
@@ -103,9 +105,26 @@ class Run(Strict):
             ]
         blanks = [name for name in STAGES[1:] if self.stage(name).infill.on]
         wrong += [f"{name}.infill: blanks are for knowledge" for name in blanks]
+        wrong += self.ablation.faults() or self._variant_faults()
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+
+    def _variant_faults(self) -> list[str]:
+        """Values of an axis that make no recipe, each tried on its own."""
+        wrong = []
+        for axis, values in self.ablation.axes.items():
+            for value, overrides in values.items():
+                try:
+                    self.changed(overrides)
+                except (ValidationError, ValueError) as error:
+                    wrong.append(f"ablation.axes.{axis}.{value}: {_first_fault(error)}")
+        return wrong
+
+    def changed(self, overrides: Overrides) -> Run:
+        """This recipe without its ablation and with dotted keys set; raises pydantic's error."""
+        values = self.model_dump(mode="json", exclude={"ablation"})
+        return restore(applied(values, overrides))
 
     def stage(self, name: StageName) -> Stage:
         return {"knowledge": self.knowledge, "instruct": self.instruct, "adapt": self.adapt}[name]
@@ -175,6 +194,20 @@ def _resolved(path: Path, text: str, overrides: Sequence[str]) -> Run:
 def restore(values: Mapping[str, Any]) -> Run:
     """A recipe from its JSON form (`model_dump(mode="json")`), which knows no tuples."""
     return Run.model_validate(_tuples(dict(values)))
+
+
+def _first_fault(error: ValueError) -> str:
+    """The first mistake of a recipe that cannot be, in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors()[0]
+    dotted = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.4)
+        return f"unknown key {dotted}" + (f"; did you mean {near[0]!r}?" if near else "")
+    message = problem["msg"].removeprefix("Value error, ").splitlines()[0]
+    return f"{dotted} = {problem['input']!r}: {message}" if dotted else message
 
 
 def _only_recipe(folder: Path) -> Path:

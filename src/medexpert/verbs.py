@@ -1,4 +1,4 @@
-"""What the door's model verbs wire together: a model, a benchmark or a question, a strategy."""
+"""What the door's model verbs wire together: a model opened, a question answered."""
 
 from __future__ import annotations
 
@@ -6,9 +6,23 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medexpert.records import UserError, digest
+from medexpert.records import UserError
+
+if TYPE_CHECKING:
+    from medexpert.engines.opening import EngineSpec
+
+
+def engine_spec(
+    model: str, *, dtype: str, batch_tokens: int, base_url: str = "", options: Sequence[str] = ()
+) -> EngineSpec:
+    """How a model is opened, checked as far as it can be without opening it. Raises UserError."""
+    from medexpert.engines.opening import EngineSpec, options_from
+
+    spec = EngineSpec(model, base_url, options_from(options), dtype, batch_tokens)
+    spec.check()
+    return spec
 
 
 def open_engine(
@@ -22,74 +36,16 @@ def open_engine(
     options: Sequence[str] = (),
 ) -> tuple[Any, str]:
     """An engine for any model name, folder or endpoint (`engines.opening`), and its digest."""
-    from medexpert.engines.opening import EngineSpec, options_from
     from medexpert.engines.opening import open_engine as open_spec
 
-    spec = EngineSpec(model, base_url, options_from(options), dtype, batch_tokens)
-    spec.check()
+    spec = engine_spec(
+        model, dtype=dtype, batch_tokens=batch_tokens, base_url=base_url, options=options
+    )
     if spec.kind == "local":
         from medexpert.train.speed import set_up_threads
 
         set_up_threads(threads)
     return open_spec(spec, say)
-
-
-def evaluate_model(
-    model: str,
-    *,
-    task: str,
-    data: Path,
-    strategy: str,
-    protocol: str,
-    limit: int,
-    out: Path,
-    dtype: str,
-    batch_tokens: int,
-    seed: int,
-    threads: int,
-    say: Callable[[str], None],
-    base_url: str = "",
-    options: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Measure a model on a benchmark; cheap mistakes are found before the model is opened."""
-    from medexpert.evaluate.run import evaluate
-    from medexpert.evaluate.tasks import task_named
-    from medexpert.prompt import strategies
-
-    benchmark = task_named(task)
-    version = strategies.get(strategy, where="--strategy").version
-    benchmark.check_protocol(protocol)
-    questions = digest([asdict(question) for question in benchmark.load(data, "test")])
-    engine, weights = open_engine(
-        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads,
-        base_url=base_url, options=options,
-    )  # fmt: skip
-    key = digest(
-        [
-            task,
-            benchmark.version,
-            questions,
-            strategy,
-            version,
-            protocol,
-            limit,
-            seed,
-            dtype,
-            weights,
-        ]
-    )
-    return evaluate(
-        engine,
-        benchmark,
-        data=data,
-        strategy=strategy,
-        protocol=protocol,
-        limit=limit,
-        out=out,
-        key=key,
-        seed=seed,
-        progress=say,
-    )
 
 
 def ask_model(

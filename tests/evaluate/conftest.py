@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from medexpert import manifest
+from medexpert.engines.base import Usage
 from medexpert.evaluate import run
 from medexpert.evaluate.report import write
 from medexpert.evaluate.tasks import Task
@@ -57,9 +58,15 @@ class FakeEngine:
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
+        self.asked = 0
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "fake", "dtype": "none"}
+
+    def usage(self) -> Usage:
+        return Usage(
+            calls=self.asked, prompt_tokens=10 * self.asked, generated_tokens=2 * self.asked
+        )
 
     def text_logprobs(self, texts: Sequence[str]) -> list[Any]:
         return [
@@ -94,6 +101,7 @@ class FakeStrategy:
             if self.stop_after is not None and index >= self.stop_after:
                 raise KeyboardInterrupt
             self.asked.append(question.id)
+            engine.asked += 1
             rng = random.Random(f"{engine.name} {question.id} {seed}")
             choice = question.answer if rng.random() < self.skill else rng.choice(CHOICES)
             top = 0.4 + 0.5 * rng.random()

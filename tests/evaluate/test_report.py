@@ -56,6 +56,7 @@ def test_a_whole_run(whole: tuple[Path, str, str]) -> None:
     _, markdown, page = whole
     for title in (
         "Stage by stage", "Is the change real?", "Which answers", "Calibration",
+        "What an answer costs",
         "Learning and forgetting", "Training", "Data", "Example answers", "Provenance",
     ):  # fmt: skip
         assert f"## {title}" in markdown
@@ -63,7 +64,7 @@ def test_a_whole_run(whole: tuple[Path, str, str]) -> None:
     assert "Missing" not in page
     assert "Not for clinical use" in markdown
     assert "Not for clinical use" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 6
     assert "too_short 18, exact duplicate 3, pubmedqa (13gram) 2" in page
     assert "always yes" in page
     for count in ("491\u202f520", "4\u202f321", "8\u202f765"):

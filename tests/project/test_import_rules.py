@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "medexpert"
 ROOMS = ("data", "model", "train", "engines", "prompt", "evaluate", "serve")
-PLAIN = {"records", "manifest", "_version", "recipe_data", "recipe_train"}
+PLAIN = {"records", "manifest", "_version", "recipe_data", "recipe_train", "recipe_ablation"}
 HEAVY = {"torch", "transformers", "peft", "datasets"}
 NETWORK = {"socket", "urllib", "http", "requests", "httpx", "huggingface_hub"}
 
@@ -40,7 +40,8 @@ FIRST = {
     "manifest": {"records", "_version"},
     "recipe_data": set(),
     "recipe_train": {"recipe_data"},
-    "recipe": {"records", "recipe_data", "recipe_train"},
+    "recipe_ablation": {"recipe_data"},
+    "recipe": {"records", "recipe_data", "recipe_train", "recipe_ablation"},
 }
 
 
@@ -110,6 +111,9 @@ def test_the_vocabulary_imports_no_room(name: str) -> None:
         "check",
         "verbs",
         "construct_verbs",
+        "door_evaluate",
+        "evaluate_verbs",
+        "ablation_verb",
         "instruments",
         "launch",
     ],

@@ -129,3 +129,11 @@ class Streaming(Engine, Protocol):
     ) -> Iterator[str]:
         """The text of `complete([prompt])` in pieces, as it is made."""
         ...
+
+
+class TokenScorer(Protocol):
+    """What tells the log-probability of every token of a text (`engines.token_scores`)."""
+
+    def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
+        """[text][token] = ln p of the token given those before it."""
+        ...

@@ -56,8 +56,8 @@ class Row:
 def cost_rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A row for each content of a result.json, in order.
 
-    Usage is of the questions the engine was asked in the session that it counts; a result that was
-    resumed (`resumed_at` > 0) is divided by those alone. Raises UserError for a result without a
+    Usage is of the questions that it counts (`questions`; where it does not say, those of the last
+    session), and is divided by those alone. Raises UserError for a result without a
     question or an accuracy.
     """
     return [_row(result) for result in results]
@@ -69,7 +69,7 @@ def _row(result: Mapping[str, Any]) -> Row:
         where = str(result.get("strategy", "a result"))
         raise UserError("a result without questions or accuracy", where=where)
     tokens, usage = result.get("tokens") or {}, result.get("usage") or {}
-    asked = n - int(result.get("resumed_at") or 0)
+    asked = int(usage.get("questions") or 0) or n - int(result.get("resumed_at") or 0)
     interval = result.get("accuracy_interval") or {}
     per_question = {
         name: usage[name] / asked for name in usage if asked and usage[name] is not None

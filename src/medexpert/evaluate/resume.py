@@ -47,10 +47,10 @@ def resume(
             progress(f"{path}: made for another {different[0]}; discarded, starting over")
         else:
             kept = _matching(path, questions, progress)
-    seconds = old.get("seconds", 0.0) if kept else 0.0
+    cost = {name: old[name] for name in ("seconds", "usage") if kept and name in old}
     # The header last: a kill between the two must not leave it vouching for what it discards.
     manifest.write_text(path, "".join(to_json(row) + "\n" for row in kept))
-    manifest.write_json(out / HEADER, {**header, "seconds": seconds})
+    manifest.write_json(out / HEADER, {**header, **cost})
     if kept:
         progress(f"{path}: {len(kept)} of {len(questions)} questions answered already, going on")
     return kept

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
 from medexpert.evaluate import metrics
+from medexpert.evaluate.meter import Meter, per_question
 from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, resume
 from medexpert.evaluate.scoring import score
 from medexpert.evaluate.tasks import Task
@@ -84,23 +85,25 @@ def evaluate(
     header = _header(setting, engine, questions)
     done = resume(out, header, questions, progress)
     resumed = len(done)
-    started = time.monotonic()
-    earlier = float(manifest.read_json(out / HEADER).get("seconds", 0.0))
+    meter = Meter(out / HEADER, engine)
     try:
         answers = chosen.predict(
             questions[resumed:], engine, protocol=protocol, seed=seed,
             examples=_shown(task, data, questions),
         )  # fmt: skip
         if resumed < len(questions):
-            done += _stream(answers, questions[resumed:], out / PREDICTIONS, progress, header)
+            done += _stream(
+                answers, questions[resumed:], out / PREDICTIONS, progress, header, meter
+            )
     finally:
-        # Kept even when the run is interrupted, so that `seconds` covers all its sessions.
-        header["seconds"] = earlier + time.monotonic() - started
-        manifest.write_json(out / HEADER, header)
+        meter.save()  # also when interrupted, so that the bill covers all sessions
+    usage = meter.usage()
     facts = {
         **_provenance(setting, engine, chosen),
         "split_digest": header["split_digest"],
-        "seconds": header["seconds"],
+        "seconds": meter.seconds(),
+        "usage": usage,
+        "per_question": per_question(usage),
         "resumed_at": resumed,
         "left_out": dict(task.left_out(data, split)) if task.left_out else {},
     }
@@ -132,6 +135,16 @@ def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Questi
     return [question for question in found if question.id not in asked]
 
 
+def inputs_digest(task: Task, data: Path, split: str = "test") -> str:
+    """Digest of all that a task hands to a strategy: its questions and what may be shown of others.
+
+    Raises UserError when the split does not exist or the data cannot be read.
+    """
+    asked = [asdict(question) for question in task.load(data, split)]
+    shown = [asdict(question) for question in task.examples(data)] if task.examples else []
+    return digest([asked, shown] if shown else asked)
+
+
 def _header(setting: Setting, engine: Engine, questions: Sequence[Question]) -> dict[str, Any]:
     """What predictions belong to. The split digest covers ids, gold answers and texts."""
     return {
@@ -154,6 +167,7 @@ def _stream(
     path: Path,
     progress: Progress,
     header: Mapping[str, Any],
+    meter: Meter,
 ) -> list[Prediction]:
     """Append predictions to `path` as they come, one flushed line each, and tell the rate.
 
@@ -180,11 +194,13 @@ def _stream(
                 told = now
             elif now - told >= SECONDS_BETWEEN_LINES:
                 tell()
+                meter.save()
                 told = now
             _check(answer, questions, len(written), header["strategy"])
             handle.write((to_json(answer) + "\n").encode("utf-8"))
             handle.flush()
             written.append(answer)
+            meter.answered += 1
             last = now
     if len(written) != len(questions):
         raise RuntimeError(f"{header['strategy']} answered {len(written)} of {len(questions)}")

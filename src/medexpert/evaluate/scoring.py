@@ -8,8 +8,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medexpert.evaluate import metrics, statistics
+from medexpert.evaluate.coverage import risk_coverage
 from medexpert.prompt.options import LETTERS
 from medexpert.records import NO_ANSWER, Prediction, Question
 
@@ -71,24 +73,54 @@ def score(
         "confusion": metrics.confusion(truth, given),
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(predictions),
-        "calibration": _calibration(predictions, choices),
+        "calibration": _calibration(predictions),
         "majority_baseline": metrics.majority_baseline(truth),
         "tokens": _tokens(predictions),
     }
 
 
-def _calibration(
-    predictions: Sequence[Prediction], choices: Sequence[str]
-) -> dict[str, Any] | None:
-    """Calibration over the predictions that carry probabilities; None when none does."""
-    rows = [p for p in predictions if p.probabilities and p.answer in choices]
+def probability_rows(
+    predictions: Sequence[Prediction],
+) -> tuple[metrics.Floats, NDArray[np.int64]]:
+    """([N, K] probabilities, [N] column of the gold answer) of the predictions that carry them.
+
+    Where all have the same choices a column is a choice; else columns are positions, and NaN marks
+    those that a question with fewer choices does not have.
+    """
+    rows = [p for p in predictions if p.probabilities and p.answer in p.probabilities]
     if not rows:
-        return None
-    matrix = np.array(
-        [[p.probabilities.get(c, 0.0) for c in choices] for p in rows], dtype=np.float64
-    )
-    gold = np.array([list(choices).index(p.answer) for p in rows], dtype=np.int64)
-    return metrics.calibration(matrix, gold)
+        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
+    named = list(rows[0].probabilities)
+    if any(set(p.probabilities) != set(named) for p in rows):
+        named = []
+    width = max(len(p.probabilities) for p in rows)
+    matrix = np.full((len(rows), width), np.nan)
+    gold = np.zeros(len(rows), dtype=np.int64)
+    for i, row in enumerate(rows):
+        own = named or list(row.probabilities)
+        matrix[i, : len(own)] = [row.probabilities[choice] for choice in own]
+        gold[i] = own.index(row.answer)
+    return matrix, gold
+
+
+def calibration(matrix: metrics.Floats, gold: NDArray[np.int64]) -> dict[str, Any]:
+    """Calibration and risk-coverage of rows as :func:`probability_rows` makes them.
+
+    The class-wise error is left out where questions have unlike numbers of choices: a position is
+    no class.
+    """
+    whole = np.nan_to_num(matrix)
+    found = metrics.calibration(whole, gold)
+    if np.isnan(matrix).any():
+        del found["classwise_ece_15"]
+    correct = (whole.argmax(axis=1) == gold).astype(np.float64)
+    return {**found, "risk_coverage": risk_coverage(whole.max(axis=1), correct)}
+
+
+def _calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
+    """Calibration over the predictions that carry probabilities; None when none does."""
+    matrix, gold = probability_rows(predictions)
+    return calibration(matrix, gold) if len(gold) else None
 
 
 def _tokens(predictions: Sequence[Prediction]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medexpert.evaluate.report import cases, contrasts, making, scores
+from medexpert.evaluate.report import cases, contrasts, making, scores, sureness
 from medexpert.evaluate.report.blocks import Note, Section
 from medexpert.evaluate.report.facts import RunFacts, read_run
 from medexpert.evaluate.report.page import html_page, markdown_page
@@ -47,7 +47,8 @@ def _sections(facts: RunFacts, examples: bool) -> list[Section]:
             scores.stage_by_stage(facts),
             contrasts.significance(facts),
             scores.confusion(facts),
-            scores.calibration(facts),
+            sureness.calibration(facts),
+            sureness.costs(facts),
         ]
     else:
         note = Note("info", "No evaluation has finished yet.")

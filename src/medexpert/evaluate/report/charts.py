@@ -213,6 +213,37 @@ def reliability_chart(
 
 
 @_styled
+def coverage_chart(
+    curves: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    series: Sequence[str],
+    columns: Sequence[str],
+) -> str:
+    """Small multiples, one a point: error rate against the share answered, a line a strategy."""
+    figure = _figure(2.7)
+    grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for axes, column in zip(grid, columns, strict=True):
+        for index, name in enumerate(series):
+            spots = curves.get((name, column), ())
+            axes.plot(
+                [100 * spot["coverage"] for spot in spots],
+                [100 * spot["risk"] for spot in spots],
+                color=SERIES[index % len(SERIES)],
+                linewidth=1.4,
+                label=name,
+            )
+        axes.set_xlim(0, 103)
+        axes.set_ylim(bottom=0)
+        # Small at the right: the legend stands above on the left.
+        axes.set_title(column, loc="right", fontsize=9.5, color=INK)
+        axes.set_xlabel("answered, %")
+        axes.grid(axis="y")
+    grid[0].set_ylabel("errors, %")
+    if len(series) > 1:
+        _legend(grid[0], ncols=1)
+    return _svg(figure)
+
+
+@_styled
 def forgetting_chart(
     points: Sequence[str], changes: Mapping[str, Sequence[float | None]], dashed: frozenset[str]
 ) -> str:

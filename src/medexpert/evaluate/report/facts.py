@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
+from medexpert.evaluate.folders import folder_of, name_of
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import EXAMPLES, RESULT
 from medexpert.records import Prediction, UserError, digest
@@ -159,14 +160,16 @@ def _results(
     wanted = recipe.get("evaluate", {})
     expected = [(p, s) for p in wanted.get("points", ()) for s in wanted.get("strategies", ())]
     present = [
-        (path.parent.name, path.name) for path in (folder / "evaluate").glob("*/*") if path.is_dir()
+        (path.parent.name, name_of(path.name))
+        for path in (folder / "evaluate").glob("*/*")
+        if path.is_dir()
     ]
     order = sorted(
         {*expected, *present}, key=lambda pair: (point_order(pair[0]), strategy_order(pair[1]))
     )
     found = []
     for point, strategy in order:
-        place = folder / "evaluate" / point / strategy
+        place = folder / "evaluate" / point / folder_of(strategy)
         try:
             manifest.verify(place)
             data = manifest.read_json(place / RESULT)

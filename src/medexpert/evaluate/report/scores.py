@@ -103,10 +103,18 @@ def _cards(facts: RunFacts) -> list[tuple[str, str, str]]:
                     "Change from base, points",
                     signed(outcome.accuracy_difference),
                     f"exact McNemar p {_equals(outcome.mcnemar.p)}, not adjusted · "
-                    f"+{outcome.mcnemar.gained} −{outcome.mcnemar.lost} questions",
+                    f"+{outcome.mcnemar.gained} −{outcome.mcnemar.lost} questions · "
+                    f"{_detectable(outcome)}",
                 ),
             )
     return cards
+
+
+def _detectable(outcome: Comparison) -> str:
+    least = outcome.minimum_detectable_difference
+    if least is None:
+        return "no change detectable with so few changed"
+    return f"detectable from {percent(least)}"
 
 
 def _equals(p: float) -> str:
@@ -296,32 +304,5 @@ def confusion(facts: RunFacts) -> Section:
                 "Rows: gold label. Columns: given answer. Tint: share of the row.",
                 words + ".",
             )
-        ],
-    )
-
-
-def calibration(facts: RunFacts) -> Section | None:
-    """Calibration table and reliability diagrams; None when no strategy gave probabilities."""
-    known = [r for r in facts.results if r.data.get("calibration")]
-    if not known:
-        return None
-    rows: list[list[str]] = []
-    for result in known:
-        c = result.data["calibration"]
-        names = ("ece_10_equal_mass", "ece_15_equal_width", "classwise_ece_15", "brier", "nll")
-        numbers = [f"{c[name]:.3f}" if name in c else "–" for name in names]
-        rows.append([result.point, result.strategy, str(c.get("n", result.data["n"])), *numbers])
-    columns = ["Point", "Strategy", ">n", ">ECE, 10 equal mass", ">ECE, 15 equal width"]
-    columns += [">class-wise ECE", ">Brier (0–2)", ">NLL, nats"]
-    bins = {(r.strategy, r.point): r.data["calibration"]["bins"] for r in known}
-    shown = [s for s in facts.strategies if any(key[0] == s for key in bins)]
-    svg = charts.reliability_chart(bins, shown, facts.points)
-    caption = "Reliability, ten bins of equal count; on the dashed line confidence equals accuracy."
-    return Section(
-        "Calibration",
-        "calibration",
-        [
-            Table(columns, rows, "Lower is better in every column."),
-            Chart(svg, caption, "The table above holds the summary numbers."),
         ],
     )

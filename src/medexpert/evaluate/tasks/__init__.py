@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medexpert.evaluate.tasks import bioasq, exams, pubmedqa, subjects, trialgen
 from medexpert.evaluate.tasks.own_file import is_own_file, own_file
 from medexpert.evaluate.tasks.task import Task
@@ -44,4 +46,10 @@ def tasks_named(name: str) -> list[Task]:
     raise unknown_name("task", name, [*TASKS, *GROUPS, "file:PATH"])
 
 
-__all__ = ["GROUPS", "TASKS", "Task", "task_named", "tasks_named"]
+def expand(names: Sequence[str]) -> list[Task]:
+    """The tasks of several names and groups, each once, in the order given."""
+    found = {task.name: task for name in names for task in tasks_named(name)}
+    return list(found.values())
+
+
+__all__ = ["GROUPS", "TASKS", "Task", "expand", "task_named", "tasks_named"]

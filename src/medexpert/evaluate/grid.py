@@ -1,0 +1,280 @@
+"""Many tasks x strategies x seeds for one model: what to ask, cell by cell, and one closing table.
+
+Each cell is an evaluation folder of its own, TASK/STRATEGY/seed-N, resumable and skipped when it is
+complete. A cell that fails is told, and the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medexpert import manifest
+from medexpert.evaluate import run, seeds
+from medexpert.evaluate.folders import folder_of
+from medexpert.evaluate.groups import group_score
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.run import inputs_digest
+from medexpert.evaluate.tables import markdown_table, plain_table
+from medexpert.evaluate.tasks import GROUPS, Task
+from medexpert.prompt import strategies
+from medexpert.records import UserError, digest
+
+if TYPE_CHECKING:
+    from medexpert.engines.base import Engine
+
+Say = Callable[[str], None]
+COLUMNS = (
+    "task", "protocol", "strategy", "seed", ">n", ">accuracy %", ">95 %", ">unparsed", ">calls",
+    ">prompt tokens", ">prefilled", ">decoded", ">seconds",
+)  # fmt: skip
+UNDER = (
+    "Accuracy with its Wilson interval; of several seeds the mean over questions of their mean "
+    "over seeds, with a bootstrap interval over both; of a group of tasks all questions together, "
+    "and the mean over tasks. Calls, tokens and seconds are a question."
+)
+ERROR = "error.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every cell. `protocol` "" is the first of each task's own."""
+
+    data: Path
+    out: Path
+    split: str = "test"
+    protocol: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One evaluation of the grid; `made_from` is its key but for the model."""
+
+    task: Task
+    protocol: str
+    strategy: str
+    seed: int
+    folder: Path
+    made_from: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.name} {self.strategy} seed {self.seed}"
+
+    def key(self, model: Sequence[str]) -> str:
+        """`model` is what tells one opened model from another: dtype and digest of the weights."""
+        return digest([*self.made_from, *model])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell and its result, or why it has none."""
+
+    cell: Cell
+    result: Mapping[str, Any] | None
+    error: str = ""
+
+
+def plan(
+    tasks: Sequence[Task],
+    names: Sequence[str],
+    seed_list: Sequence[int],
+    settings: Settings,
+    *,
+    flat: bool = False,
+) -> list[Cell]:
+    """The cells, tasks outside, seeds inside. `flat` puts the only cell into `settings.out` itself.
+
+    Reads every task's questions. Raises UserError for an unknown strategy, option, protocol or
+    split, data that is not there, and names given twice: all before any model is opened.
+    """
+    for what, given in (("strategy", names), ("seed", seed_list)):
+        if not given or len(set(given)) < len(given):
+            raise UserError(f"{what} list {', '.join(map(str, given)) or 'is empty'}",
+                            allowed="one or more, each once")  # fmt: skip
+    versions = {name: strategies.get(name, where="--strategies").version for name in names}
+    cells = []
+    for task in tasks:
+        protocol = settings.protocol or task.protocols[0]
+        task.check_protocol(protocol)
+        inputs = inputs_digest(task, settings.data, settings.split)
+        for name in names:
+            for seed in seed_list:
+                place = Path(folder_of(task.name), folder_of(name), f"seed-{seed}")
+                made_from = (
+                    task.name, task.version, inputs, name, versions[name], protocol,
+                    settings.limit, seed, settings.split,
+                )  # fmt: skip
+                folder = settings.out if flat else settings.out / place
+                cells.append(Cell(task, protocol, name, seed, folder, made_from))
+    return cells
+
+
+def moved(cell: Cell, folder: Path) -> Cell:
+    """The same evaluation in another folder."""
+    return replace(cell, folder=folder)
+
+
+def evaluate_cells(
+    engine: Engine, cells: Sequence[Cell], settings: Settings, *, model: Sequence[str], say: Say
+) -> list[Outcome]:
+    """Do every cell that is not complete, in order; a failure is told and kept in error.txt.
+
+    Only an interruption ends the grid early: the same call then goes on.
+    """
+    outcomes: list[Outcome] = []
+    paces: dict[str, list[float]] = {}
+    for number, cell in enumerate(cells, 1):
+        say(f"{number} of {len(cells)}: {cell.name}{_left(cells[number - 1 :], paces)}")
+        started = time.monotonic()
+        skipped = manifest.is_complete(cell.folder, cell.key(model))
+        try:
+            result = run_cell(engine, cell, settings, model=model, say=say)
+        except Exception as error:  # whatever went wrong with one cell, the others are worth having
+            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            manifest.write_text(cell.folder / ERROR, traceback.format_exc())
+            say(f"FAILED {cell.name}: {why}")
+            outcomes.append(Outcome(cell, None, why))
+            continue
+        (cell.folder / ERROR).unlink(missing_ok=True)
+        outcomes.append(Outcome(cell, result))
+        asked = result["n"] - int(result.get("resumed_at") or 0)
+        if not skipped and asked:
+            paces.setdefault(cell.strategy, []).append((time.monotonic() - started) / asked)
+            paces.setdefault("", []).append(float(result["n"]))
+    return outcomes
+
+
+def run_cell(
+    engine: Engine, cell: Cell, settings: Settings, *, model: Sequence[str], say: Say
+) -> dict[str, Any]:
+    """One cell; returns its result.json."""
+    return run.evaluate(
+        engine, cell.task, data=settings.data, strategy=cell.strategy, protocol=cell.protocol,
+        out=cell.folder, key=cell.key(model), progress=say, limit=settings.limit, seed=cell.seed,
+        split=settings.split,
+    )  # fmt: skip
+
+
+def _left(cells: Sequence[Cell], paces: Mapping[str, Sequence[float]]) -> str:
+    """About how long these cells take, by the pace of their strategies so far; "" if one is new."""
+    sizes = paces.get("", ())
+    if not sizes or any(cell.strategy not in paces for cell in cells):
+        return ""
+    mean = sum(sizes) / len(sizes)
+    spent = sum(mean * sum(paces[c.strategy]) / len(paces[c.strategy]) for c in cells)
+    return f" (about {max(1, round(spent / 60))} min left)"
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """The closing table's rows: each cell, and a row over the seeds where there are several."""
+    rows = []
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.cell.task.name, outcome.cell.strategy), []).append(outcome)
+    for members in groups.values():
+        rows += [_row(outcome) for outcome in members]
+        done = [outcome for outcome in members if outcome.result is not None]
+        if len(done) > 1:
+            rows.append(_seeds_row(done))
+    return rows + _group_rows(outcomes)
+
+
+def _group_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """A row a group whose tasks all have a result, for each strategy and seed."""
+    found: dict[tuple[str, str, int], dict[str, Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        cell = outcome.cell
+        if outcome.result is not None:
+            at = found.setdefault((cell.strategy, cell.protocol, cell.seed), {})
+            at[cell.task.name] = outcome.result
+    rows = []
+    for name, members in GROUPS.items():
+        for (strategy, protocol, seed), results in found.items():
+            if not set(members) <= set(results):
+                continue
+            chosen = [results[member] for member in members]
+            told = group_score(name, chosen)
+            interval, macro = told["micro_interval"], told["macro_accuracy"]
+            rows.append(
+                [name, protocol, strategy, str(seed), str(told["n"]),
+                 f"{100 * told['micro_accuracy']:.1f}, macro {100 * macro:.1f}",
+                 f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}",
+                 str(sum(result["unparsed"] for result in chosen)), *costs(chosen)]
+            )  # fmt: skip
+    return rows
+
+
+def _row(outcome: Outcome) -> list[str]:
+    cell, result = outcome.cell, outcome.result
+    head = [cell.task.name, cell.protocol, cell.strategy, str(cell.seed)]
+    if result is None:
+        return [*head, "–", "failed", *["–"] * (len(COLUMNS) - 6)]
+    interval = result["accuracy_interval"]
+    return [
+        *head, str(result["n"]), f"{100 * result['accuracy']:.1f}",
+        f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}", str(result["unparsed"]),
+        *costs([result]),
+    ]  # fmt: skip
+
+
+def _seeds_row(done: Sequence[Outcome]) -> list[str]:
+    cell = done[0].cell
+    results = [outcome.result for outcome in done if outcome.result is not None]
+    table = seeds.correctness([read_predictions(outcome.cell.folder) for outcome in done])
+    found = seeds.seeded_accuracy(table, seed=0)
+    interval = found.interval
+    return [
+        cell.task.name, cell.protocol, cell.strategy, f"mean of {found.seeds}", str(found.n),
+        f"{100 * found.accuracy:.1f} ± {100 * (found.deviation or 0):.1f}",
+        f"{100 * interval.low:.1f}–{100 * interval.high:.1f}",
+        f"{sum(result['unparsed'] for result in results) / len(results):.1f}",
+        *costs(results),
+    ]  # fmt: skip
+
+
+def costs(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Calls, prompt, prefilled and decoded tokens, seconds: a question, the mean of the results."""
+    known = [r["per_question"] for r in results if r.get("per_question")]
+    if not known:
+        return ["–"] * 5
+
+    def mean(name: str, digits: int) -> str:
+        return f"{sum(k[name] for k in known) / len(known):.{digits}f}"
+
+    asked = [(r["seconds"], r["usage"]["questions"]) for r in results if r.get("per_question")]
+    seconds = sum(s for s, _ in asked) / sum(n for _, n in asked)
+    return [
+        mean("calls", 1), mean("prompt_tokens", 0), mean("prefilled_tokens", 0),
+        mean("generated_tokens", 0), f"{seconds:.3g}",
+    ]  # fmt: skip
+
+
+def closing_table(outcomes: Sequence[Outcome]) -> str:
+    """What the terminal shows at the end."""
+    return f"{plain_table(COLUMNS, rows_of(outcomes))}\n{UNDER}"
+
+
+def write_summary(outcomes: Sequence[Outcome], out: Path, *, model: str) -> None:
+    """OUT/summary.md and OUT/summary.json: the table, and each cell's folder, score and cost."""
+    shown = ("n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds", "usage",
+             "per_question", "calibration", "leaks")  # fmt: skip
+    cells = [
+        {
+            "task": o.cell.task.name, "task_version": o.cell.task.version,
+            "protocol": o.cell.protocol, "strategy": o.cell.strategy, "seed": o.cell.seed,
+            "folder": o.cell.folder.relative_to(out).as_posix(), "error": o.error,
+            "result": {name: o.result.get(name) for name in shown} if o.result else None,
+        }
+        for o in outcomes
+    ]  # fmt: skip
+    title = f"# {model}\n\n"
+    manifest.write_text(
+        out / "summary.md", f"{title}{markdown_table(COLUMNS, rows_of(outcomes))}\n\n{UNDER}\n"
+    )
+    manifest.write_json(out / "summary.json", {"model": model, "cells": cells})

@@ -1,0 +1,149 @@
+"""Temperature scaling: one number fitted on dev predictions, applied to test predictions.
+
+p_T(c) = softmax(ln p(c) / T); T is the one that minimises the negative log-likelihood on dev (Guo
+et al. 2017). It changes no answer, only how sure the answers are. It is never fitted on a test
+split: that would measure calibration on the data it was made with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medexpert import manifest
+from medexpert.evaluate.metrics import SMALLEST, Floats
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.run import RESULT
+from medexpert.evaluate.scoring import calibration, probability_rows
+from medexpert.records import Prediction, UserError
+
+LOWEST, HIGHEST = 0.05, 20.0
+"""Where T is looked for. A fit at an end is told as such: the likelihood rises beyond it."""
+TEST_SPLIT = "test"
+MUST_AGREE = ("task", "task_version", "protocol", "strategy", "strategy_version", "model")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A temperature and what it did to the dev questions (nats a question)."""
+
+    temperature: float
+    n: int
+    nll_before: float
+    nll_after: float
+    at_bound: bool
+
+
+def logs(probabilities: Floats) -> Floats:
+    """[N, K] natural logarithms; zeros are raised to 2.2e-16 first, -inf marks no such choice."""
+    with np.errstate(divide="ignore"):
+        found: Floats = np.where(
+            np.isnan(probabilities), -np.inf, np.log(np.maximum(probabilities, SMALLEST))
+        )
+    return found
+
+
+def tempered(logits: Floats, temperature: float) -> Floats:
+    """[N, K] softmax(logits / T)."""
+    scaled = logits / temperature
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    powers = np.exp(scaled)
+    found: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return found
+
+
+def fit_temperature(logits: Floats, gold: NDArray[np.int64]) -> Fit:
+    """The T in [LOWEST, HIGHEST] with the smallest NLL of `gold` [N] under `logits` [N, K].
+
+    The NLL is convex in 1 / T, so the search over it finds the minimum; the dev NLL is never worse
+    than at T = 1. Raises ValueError without rows.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(gold):
+        raise ValueError("no questions to fit a temperature on")
+
+    def loss(sharpness: float) -> float:
+        scaled = logits * sharpness
+        top = scaled.max(axis=1, keepdims=True)
+        total = top[:, 0] + np.log(np.exp(scaled - top).sum(axis=1))
+        return float(np.mean(total - scaled[np.arange(len(gold)), gold]))
+
+    ends = (1 / HIGHEST, 1 / LOWEST)
+    found = minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-9})
+    # The bounded search never evaluates the ends themselves.
+    sharpness = min((*ends, 1.0, float(found.x)), key=loss)
+    temperature = 1 / sharpness
+    return Fit(
+        temperature,
+        len(gold),
+        loss(1.0),
+        loss(sharpness),
+        not LOWEST * 1.01 < temperature < HIGHEST * 0.99,
+    )
+
+
+def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
+    """Fit on the dev folders, apply to the test folder: {temperature, fitted_on, before, after}.
+
+    `before` and `after` are the calibration numbers of the test questions. Raises UserError when a
+    dev folder measured the test split or shares a question with it, when model, strategy, task,
+    version or protocol differ, or when predictions carry no probabilities.
+    """
+    target = _result(test)
+    asked = read_predictions(test)
+    pooled: list[Prediction] = []
+    for folder in dev:
+        result = _result(folder)
+        if result.get("split") == TEST_SPLIT:
+            raise UserError(
+                "a temperature is never fitted on the test split",
+                where=str(folder),
+                allowed="evaluations of a dev split (medexpert evaluate --split dev-0)",
+            )
+        for name in MUST_AGREE:
+            if result.get(name) != target.get(name):
+                raise UserError(
+                    f"{name} is {result.get(name)!r}, and {target.get(name)!r} in {test}",
+                    where=str(folder),
+                    allowed="one model, strategy, task, version and protocol",
+                )
+        pooled += read_predictions(folder)
+    shared = {row.id for row in pooled} & {row.id for row in asked}
+    if shared:
+        raise UserError(
+            f"{len(shared)} questions are in {test} too (first: {min(shared)})",
+            where=", ".join(map(str, dev)),
+            allowed="dev questions that are not tested",
+        )
+    dev_rows, dev_gold = _rows(pooled, dev[0] if dev else test)
+    fit = fit_temperature(logs(dev_rows), dev_gold)
+    rows, gold = _rows(asked, test)
+    after = tempered(logs(rows), fit.temperature)
+    after[np.isnan(rows)] = np.nan
+    return {
+        **asdict(fit),
+        "fitted_on": [str(folder) for folder in dev],
+        "test": str(test),
+        "test_n": len(gold),
+        "before": calibration(rows, gold),
+        "after": calibration(after, gold),
+    }
+
+
+def _rows(predictions: Sequence[Prediction], where: Path) -> tuple[Floats, NDArray[np.int64]]:
+    rows, gold = probability_rows(predictions)
+    if not len(gold):
+        raise UserError("no prediction carries probabilities", where=str(where))
+    return rows, gold
+
+
+def _result(folder: Path) -> Mapping[str, Any]:
+    manifest.verify(folder)
+    result: Mapping[str, Any] = manifest.read_json(folder / RESULT)
+    return result

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from medexpert import manifest
+from medexpert.evaluate import grid, groups
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.seeds import correctness
+from medexpert.records import UserError
+
+MODEL = ("float32", "weights")
+
+
+def settings(tmp_path: Path, **changes: Any) -> grid.Settings:
+    return grid.Settings(Path(), tmp_path / "out", **changes)
+
+
+def test_every_cell_has_a_folder_and_a_key_of_its_own(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    tasks = [fakes.task(6, name="one"), fakes.task(8, name="file:b/c.jsonl")]
+    cells = grid.plan(tasks, ["direct", "voc"], [0, 7], settings(tmp_path))
+    assert len(cells) == 8
+    assert len({cell.folder for cell in cells}) == len({cell.key(MODEL) for cell in cells}) == 8
+    assert cells[0].folder == tmp_path / "out" / "one" / "direct" / "seed-0"
+    assert cells[-1].folder == tmp_path / "out" / "file+b%2Fc.jsonl" / "voc" / "seed-7"
+    assert cells[0].key(MODEL) != cells[0].key(("bfloat16", "weights"))
+
+
+def test_mistakes_are_found_while_planning(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    task = fakes.task()
+    with pytest.raises(UserError, match=r"unknown strategy 'dirct'.*did you mean 'direct'"):
+        grid.plan([task], ["direct", "dirct"], [0], settings(tmp_path))
+    with pytest.raises(UserError, match=r"strategy list direct, direct; allowed: .*once"):
+        grid.plan([task], ["direct", "direct"], [0], settings(tmp_path))
+    with pytest.raises(UserError, match="seed list is empty"):
+        grid.plan([task], ["direct"], [], settings(tmp_path))
+    with pytest.raises(UserError, match="unknown protocol"):
+        grid.plan([task], ["direct"], [0], settings(tmp_path, protocol="nonsense"))
+
+
+def test_a_failed_cell_is_told_and_the_others_go_on(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    class Broken(fakes.strategy):  # type: ignore[misc, name-defined]
+        def predict(self, asked: Any, engine: Any, **other: Any) -> Any:
+            yield from super().predict(asked[:3], engine, **other)
+            raise ValueError("the third question broke it")
+
+    strategies["voc"] = Broken()
+    chosen = settings(tmp_path)
+    cells = grid.plan([fakes.task(10)], ["voc", "direct"], [0, 1], chosen)
+    lines: list[str] = []
+
+    def do() -> list[grid.Outcome]:
+        lines.clear()
+        engine: Any = fakes.engine()
+        return grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lines.append)
+
+    outcomes = do()
+    assert [bool(o.result) for o in outcomes] == [False, False, True, True]
+    assert outcomes[0].error == "ValueError: the third question broke it"
+    assert "FAILED toy voc seed 0: ValueError: the third question broke it" in lines
+    assert "test_grid.py" in (cells[0].folder / "error.txt").read_text()
+    table = grid.closing_table(outcomes)
+    assert "failed" in table
+    assert "mean of 2" in table
+    grid.write_summary(outcomes, chosen.out, model="fake")
+    told = json.loads((chosen.out / "summary.json").read_text())["cells"]
+    assert [bool(cell["error"]) for cell in told] == [True, True, False, False]
+    assert told[2]["folder"] == "toy/direct/seed-0"
+    assert told[2]["result"]["per_question"]["prompt_tokens"] == 10
+
+    strategies["voc"] = fakes.strategy(0.5)
+    outcomes = do()
+    assert all(o.result for o in outcomes)
+    assert sum("complete, nothing to do" in line for line in lines) == 2
+    assert any("3 of 10 questions answered already" in line for line in lines)
+    assert not (cells[0].folder / "error.txt").exists()
+
+
+def test_interruption_ends_the_grid_and_the_bill_goes_on(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    chosen = settings(tmp_path)
+    cells = grid.plan([fakes.task(10)], ["direct"], [0], chosen)
+    strategies["direct"] = fakes.strategy(stop_after=4)
+    engine: Any = fakes.engine()
+    with pytest.raises(KeyboardInterrupt):
+        grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lambda line: None)
+    header = manifest.read_json(cells[0].folder / "run.json")
+    assert header["usage"]["questions"] == 4
+    strategies["direct"] = fakes.strategy()
+    second: Any = fakes.engine()
+    (outcome,) = grid.evaluate_cells(second, cells, chosen, model=MODEL, say=lambda line: None)
+    assert outcome.result is not None
+    usage = outcome.result["usage"]
+    assert (usage["questions"], usage["calls"], usage["generated_tokens"]) == (10, 10, 20)
+    assert outcome.result["per_question"]["calls"] == 1
+
+
+def test_seeds_are_averaged_by_question(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    chosen = settings(tmp_path)
+    cells = grid.plan([fakes.task(40)], ["direct"], [0, 1, 2], chosen)
+    engine: Any = fakes.engine()
+    outcomes = grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lambda line: None)
+    rows = grid.rows_of(outcomes)
+    table = correctness([read_predictions(cell.folder) for cell in cells])
+    assert len(rows) == 4
+    assert rows[3][3:6] == [
+        "mean of 3", "40", f"{100 * table.mean():.1f} ± {100 * table.mean(1).std(ddof=1):.1f}",
+    ]  # fmt: skip
+
+
+def test_a_whole_group_has_a_row_of_its_own(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for module in (grid, groups):
+        monkeypatch.setattr(module, "GROUPS", {"both": ("one", "two"), "more": ("one", "three")})
+    chosen = settings(tmp_path)
+    tasks = [fakes.task(10, name="one"), fakes.task(40, name="two")]
+    cells = grid.plan(tasks, ["direct"], [0], chosen)
+    engine: Any = fakes.engine()
+    outcomes = grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lambda line: None)
+    results = [o.result for o in outcomes if o.result]
+    micro = sum(r["correct"] for r in results) / 50
+    macro = sum(r["accuracy"] for r in results) / 2
+    rows = grid.rows_of(outcomes)
+    assert [row[0] for row in rows] == ["one", "two", "both"]
+    assert rows[2][4:6] == ["50", f"{100 * micro:.1f}, macro {100 * macro:.1f}"]
+
+
+def test_single_seed_of_the_old_flags_lies_in_out_itself(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path,
+    evaluate: Callable[..., Any],
+) -> None:  # fmt: skip
+    (cell,) = grid.plan([fakes.task()], ["direct"], [0], settings(tmp_path), flat=True)
+    assert cell.folder == tmp_path / "out"

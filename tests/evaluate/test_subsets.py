@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import fisher_exact
+
+from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.subsets import flagged_against_clean
+from medexpert.records import UserError
+
+
+def audit_json(path: Path, items: list[str], benchmark: str = "toy") -> Path:
+    hits = [{"file": "f", "line": 1, "benchmark": benchmark, "item": i} for i in items]
+    against = {benchmark: {"checked": True}, "other": {"checked": False, "why": "no copy"}}
+    path.write_text(json.dumps({"hits": hits, "against": against}))
+    return path
+
+
+def test_flagged_against_clean(evaluate: Callable[..., Any], tmp_path: Path) -> None:
+    evaluate(tmp_path / "e")
+    rows = read_predictions(tmp_path / "e")
+    right = [row.id for row in rows if row.correct]
+    flagged = [*right[:12], *[row.id for row in rows if not row.correct][:2], "q999"]
+    hits = audit_json(tmp_path / "hits.json", [*flagged, flagged[0]])
+    found = flagged_against_clean(tmp_path / "e", hits)
+    assert (found["flagged"]["n"], found["flagged"]["correct"]) == (14, 12)
+    assert (found["clean"]["n"], found["clean"]["correct"]) == (26, len(right) - 12)
+    assert found["flagged_not_asked"] == 1
+    assert found["difference"] == pytest.approx(12 / 14 - (len(right) - 12) / 26)
+    table = [[12, 2], [len(right) - 12, 26 - len(right) + 12]]
+    assert found["fisher_p"] == pytest.approx(fisher_exact(table)[1])
+    assert found["interval"]["low"] < found["difference"] < found["interval"]["high"]
+
+
+def test_nothing_flagged_is_told_without_a_difference(
+    evaluate: Callable[..., Any], tmp_path: Path
+) -> None:
+    evaluate(tmp_path / "e")
+    found = flagged_against_clean(tmp_path / "e", audit_json(tmp_path / "h.json", []))
+    assert found["flagged"] == {"n": 0, "correct": 0, "accuracy": None, "interval": None}
+    assert (found["clean"]["n"], found["difference"], found["fisher_p"]) == (40, None, None)
+
+
+def test_an_audit_that_did_not_look_is_refused(
+    evaluate: Callable[..., Any], tmp_path: Path
+) -> None:
+    evaluate(tmp_path / "e")
+    hits = audit_json(tmp_path / "h.json", [], "pubmedqa")
+    with pytest.raises(UserError, match="did not check toy; allowed: pubmedqa"):
+        flagged_against_clean(tmp_path / "e", hits)
+    with pytest.raises(UserError, match="did not check other"):
+        flagged_against_clean(tmp_path / "e", hits, benchmark="other")
+    hits.write_text("[]")
+    with pytest.raises(UserError, match="not the JSON of an audit"):
+        flagged_against_clean(tmp_path / "e", hits)

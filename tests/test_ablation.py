@@ -1,0 +1,147 @@
+"""An ablation on a tiny model: shares what is equal, resumes after kill -9, one tested table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medexpert import manifest
+from medexpert.ablation_verb import ablate, adopt
+from medexpert.pipeline import Pipeline
+from medexpert.recipe import load
+from medexpert.records import UserError
+from tiny import RECIPE
+
+AXES = """
+[ablation]
+design = "each"
+[ablation.axes.stages]
+all = {{}}
+no-knowledge = {{ "knowledge.enabled" = false }}
+[ablation.axes.adapter]
+lora = {{}}
+full = {{ "adapt.method" = "full" }}
+[ablation.axes.prompting]
+direct = {{}}
+voc = {{ "evaluate.strategies" = ["voc"] }}
+"""
+REFERENCE = "all+lora+direct"
+
+
+def write(recipe: Callable[..., Path], name: str = "run", extra: str = "") -> Path:
+    return recipe(name, RECIPE + 'points = ["adapt"]\n' + AXES + extra)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_equal_stages_are_trained_once_and_everything_is_tested(
+    recipe: Callable[..., Path],
+) -> None:
+    path, lines = write(recipe), list[str]()
+    told = ablate(path, [], dry_run=False, say=lines.append)
+    root = path.with_suffix("") / "ablation"
+    trained = [line for line in lines if line in {f"{s}: started" for s in
+               ("knowledge", "instruct", "adapt")}]  # fmt: skip
+    # reference 3; without knowledge 2 more; another adapter 1 more; another prompting none
+    assert len(trained) == 6, trained
+    assert any(f"instruct: taken from {root / REFERENCE / 'seed-2312'}" == x for x in lines)
+    table = json.loads((root / "ablation.json").read_text())["lines"]
+    assert [line["variant"] for line in table] == [
+        REFERENCE, "no-knowledge+lora+direct", "all+full+direct", "all+lora+voc",
+    ]  # fmt: skip
+    assert all(line["accuracy"]["n"] == 6 for line in table)
+    assert table[0]["difference"] is None
+    assert all(line["holm"] >= line["difference"]["p"] for line in table[1:])
+    assert "Holm over the 3 comparisons" in told
+    assert "exact McNemar" in told
+    for name in ("accuracy.svg", "differences.svg", "ablation.md"):
+        assert (root / name).stat().st_size > 300
+    whole = manifest.sha256_file(root / REFERENCE / "seed-2312/adapt/model/model.safetensors")
+    same = manifest.sha256_file(root / "all+lora+voc/seed-2312/adapt/model/model.safetensors")
+    assert whole == same
+    lines.clear()
+    assert ablate(path, [], dry_run=False, say=lines.append) == told
+    assert not [line for line in lines if "started" in line or "taken" in line]
+    assert "0 to run" in ablate(path, [], dry_run=True, say=lines.append)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_minus_nine_and_the_same_table(recipe: Callable[..., Path]) -> None:
+    whole = ablate(write(recipe, "whole"), [], dry_run=False, say=lambda line: None)
+    path = write(recipe, "cut")
+    for moment in ("instruct 1/", "evaluate adapt direct: started", "variant 3 of 4", "taken from"):
+        kill_at(path, moment)
+    cut = ablate(path, [], dry_run=False, say=lambda line: None)
+
+    def scores(text: str) -> list[list[str]]:
+        return [line.split()[:12] for line in text.splitlines()[1:5]]
+
+    assert scores(cut) == scores(whole)
+    assert not list(path.with_suffix("").rglob("*.adopting"))
+
+
+def kill_at(path: Path, moment: str) -> None:
+    """Start `medexpert ablate`, and SIGKILL it when a progress line says `moment`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medexpert", "ablate", str(path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    reached = False
+    for line in process.stderr:
+        if moment in line:
+            os.kill(process.pid, signal.SIGKILL)
+            reached = True
+            break
+    process.stderr.close()
+    process.wait()
+    assert reached, moment
+
+
+@pytest.mark.slow
+def test_a_variant_that_fails_is_told_and_the_others_go_on(recipe: Callable[..., Path]) -> None:
+    extra = '[ablation.axes.base]\nours = {{}}\nnone = {{ "base.model" = "/no/such/model" }}\n'
+    path, lines = write(recipe, extra=extra), list[str]()
+    told = ablate(path, [], dry_run=False, say=lines.append)
+    assert any(line.startswith("FAILED all+lora+direct+none seed 2312") for line in lines)
+    assert "missing: all+lora+direct+none direct" in told
+    assert "Holm over the 3 comparisons" in told
+
+
+def test_a_build_is_taken_over_whole_or_not_at_all(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = Pipeline(load(recipe("one")), print)
+    first.run([first.data_step()])
+    second = Pipeline(load(recipe("two")), print)
+    step = second.data_step()
+    lines: list[str] = []
+    assert adopt(step, second.root, [second.root, first.root], lines.append)
+    assert step.complete()
+    assert lines == [f"data: taken from {first.root}"]
+    other = Pipeline(load(recipe("three"), ["seed=1"]), print)
+    assert not adopt(other.data_step(), other.root, [first.root], lines.append)
+    (first.root / "data" / "adapt.jsonl").write_text("")  # a damaged donor is no donor
+    (second.root / "data" / "manifest.json").unlink()
+    assert not adopt(step, second.root, [first.root], lines.append)
+
+
+def test_a_recipe_without_axes_says_so(recipe: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"no \[ablation.axes\] in this recipe; allowed"):
+        ablate(recipe(), [], dry_run=True, say=print)
+
+
+def test_a_plan_runs_nothing(recipe: Callable[..., Path]) -> None:
+    path = write(recipe)
+    told = ablate(path, [], dry_run=True, say=print)
+    assert "0 complete" in told
+    assert not path.with_suffix("").exists()

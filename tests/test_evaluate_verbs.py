@@ -1,0 +1,96 @@
+"""evaluate and probe through the door, on a tiny model that was never trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medexpert.__main__ import main
+from medexpert.evaluate_verbs import listed, numbers
+from medexpert.records import UserError
+
+
+def rows(path: Path, n: int = 6) -> Path:
+    made = [
+        {"id": f"q{i}", "question": f"Which number is {i}?", "choices": [str(i), "none", "both"],
+         "answer": 0}
+        for i in range(n)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+def test_a_grid_of_tasks_and_seeds(base_model: Path, tmp_path: Path, capsys: Any) -> None:
+    mine = rows(tmp_path / "my rows.jsonl")
+    command = ["evaluate", "--model", str(base_model), "--tasks", f"trialgen,file:{mine}",
+               "--strategies", "direct,direct:batch=2", "--seeds", "0,1", "--limit", "5",
+               "--data", str(tmp_path), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert told.out.count("mean of 2") == 4
+    assert "8 of 8: " in told.err
+    assert told.err.count("opening ") == 1
+    cells = json.loads((tmp_path / "out" / "summary.json").read_text())["cells"]
+    assert len(cells) == 8
+    result = json.loads((tmp_path / "out" / cells[2]["folder"] / "result.json").read_text())
+    assert cells[2]["folder"] == "trialgen/direct+batch=2/seed-0"
+    assert result["strategy"] == "direct:batch=2"
+    assert result["usage"]["questions"] == 5
+    assert result["per_question"]["calls"] == 1
+    assert result["per_question"]["prefilled_tokens"] > 10
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("complete, nothing to do") == 8
+
+
+def test_cheap_mistakes_come_before_the_model(tmp_path: Path, capsys: Any) -> None:
+    start = ["evaluate", "--model", "/no/such/model", "--out", str(tmp_path / "out")]
+    for options, told in (
+        (["--tasks", "trialgen,pubmedq"], "unknown task 'pubmedq'"),
+        (["--strategies", "direct:batc=1", "--tasks", "trialgen"], "did you mean 'batch'"),
+        (["--tasks", "trialgen", "--task", "trialgen"], "both given"),
+        (["--tasks", "trialgen", "--seeds", "0,x"], "whole numbers"),
+        (["--tasks", "trialgen", "--protocol", "none"], "unknown protocol"),
+        (["--tasks", "trialgen", "--dtype", "int3"], "unknown dtype"),
+        (["--tasks", "trialgen", "--split", "nowhere"], "split"),
+    ):
+        assert main([*start, *options]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_in_other_orders_and_under_other_names(
+    base_model: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["probe", "choices", "--model", str(base_model), "--task", "trialgen", "--limit", "4",
+               "--labels", "words,letters", "--orders", "3", "--out", str(tmp_path)]  # fmt: skip
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted(found["orders"]) == ["letters", "words"]
+    assert len(found["variants"]) == 6
+    assert len(found["orders"]["letters"]["places"]) == 3
+    assert found == json.loads((tmp_path / "sensitivity.json").read_text())
+    assert main([*command[:-1], str(tmp_path), "--labels", "wods"]) == 2
+    assert "did you mean 'words'" in capsys.readouterr().err
+
+
+def test_min_k_against_other_questions(base_model: Path, tmp_path: Path, capsys: Any) -> None:
+    mine = rows(tmp_path / "mine.jsonl")
+    command = ["probe", "min-k", "--model", str(base_model), "--task", "trialgen", "--limit", "6"]
+    assert main([*command, "--against", f"file:{mine}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["items"]["n"], found["others"]["n"]) == (6, 6)
+    assert 0 <= found["interval"]["low"] <= found["auroc"] <= found["interval"]["high"] <= 1
+    assert main([*command, "--against", "trialgen"]) == 2
+    assert "6 questions are in both sets" in capsys.readouterr().err
+
+
+def test_lists() -> None:
+    assert listed("a, b:k=1", "x") == ["a", "b:k=1"]
+    assert numbers("0,12", "x") == [0, 12]
+    with pytest.raises(UserError, match="empty part"):
+        listed("a,,b", "--tasks")
+    with pytest.raises(UserError, match="whole numbers"):
+        numbers("1.5", "--seeds")
