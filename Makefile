@@ -16,7 +16,7 @@ test: $(VENV)/.dev ## fast tests
 	$(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/.dev ## kill and resume, end to end, on tiny models
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 -m "slow and not network and not gpu"
 
 check: $(VENV)/.dev ## lint, types, import rules, docs in sync
 	$(BIN)/ruff check .
