@@ -1,4 +1,4 @@
-"""What the scripts of the evaluation benchmark share: arguments and the result, in any environment."""
+"""What the scripts of the evaluation benchmark share, in any environment: arguments, result."""
 
 from __future__ import annotations
 
