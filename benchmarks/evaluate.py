@@ -18,6 +18,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def once(system: System, work: Path, args: argparse.Namespace) -> dict[str, Any]
     script = str(Path(__file__).resolve().parent / system.script)
     python = python_of(system, args.cache)
     command = [python, script, str(work), str(out), "--mode", system.mode]
+    if system.server:
+        command += ["--server", python_of(replace(system, environment=system.server), args.cache)]
     took = run(command, variables(system, "cpu"), args.cache / f"evaluate-{system.name}.log")
     found: dict[str, Any] = json.loads(out.read_text("utf-8"))
     print(f"{system.name}: {found['seconds']:,.1f} s, {took.pss_mb:,.0f} MB", flush=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class System:
-    """One system in one setting. `environment` names its requirements file, "" for ours."""
+    """One system in one setting. `environment` names its requirements file, "" for ours; `server`
+    that of a server which the script starts and asks."""
 
     name: str
     part: str
@@ -16,6 +17,7 @@ class System:
     script: str
     mode: str
     does: str
+    server: str = ""
 
 
 _ALL = (
@@ -32,8 +34,8 @@ _ALL = (
     System("voc-ours", "voc", "medexpert", "", "evaluate_ours.py", "float32", "fp32"),
     System("voc-naive", "voc", "transformers", "", "evaluate_naive.py", "float32",
            "fp32, the same prompts one by one, `generate`"),
-    System("voc-vllm", "voc", "vLLM", "vllm", "evaluate_vllm.py", "float32",
-           "fp32, prefix caching, over HTTP"),
+    System("voc-vllm", "voc", "vLLM", "", "evaluate_vllm.py", "float32",
+           "fp32, prefix caching, over HTTP", server="vllm"),
     System("growth-ours", "growth", "medexpert", "", "evaluate_ours.py", "float32", "fp32"),
 )  # fmt: skip
 SYSTEMS = {system.name: system for system in _ALL}

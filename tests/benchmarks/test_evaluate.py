@@ -31,8 +31,8 @@ def test_every_system_has_its_files() -> None:
     assert {system.part for system in SYSTEMS.values()} == set(PARTS)
     for system in SYSTEMS.values():
         assert (HERE / system.script).is_file()
-        if system.environment:
-            lines = (HERE / f"requirements-{system.environment}.txt").read_text().splitlines()
+        for environment in filter(None, (system.environment, system.server)):
+            lines = (HERE / f"requirements-{environment}.txt").read_text().splitlines()
             assert all("==" in line for line in lines)
             assert sum(line.startswith("torch==") for line in lines) == 1
     assert set(ASKED_FOR) < set(SYSTEMS)
@@ -155,9 +155,9 @@ def test_short_runs_are_not_reported(tmp_path: Path) -> None:
 def test_one_by_one_answers_as_the_local_engine(tmp_path: Path) -> None:
     """The rival of the VoC part: the same texts and scores, nothing shared."""
     from evaluate_naive import OneByOne
-    from tiny import base
 
     from medexpert.engines.local import LocalEngine
+    from tiny import base
 
     folder = base(tmp_path / "model")
     mine, naive = LocalEngine.open(folder), OneByOne(str(folder), "float32")
