@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 from evaluate_result import arguments, write
@@ -29,7 +28,8 @@ def direct(work: dict[str, Any], engine: Any) -> dict[str, Any]:
     questions = read_questions(work)
     list(Direct().predict(questions[:1], engine, protocol=PROTOCOL, seed=1))
     seconds, usage, made = timed(engine, Direct(), questions)
-    scores = [[p.trace["logprobs"][c] for c in q.choices] for q, p in zip(questions, made, strict=True)]  # fmt: skip
+    logprobs = [prediction.trace["logprobs"] for prediction in made]
+    scores = [[row[c] for c in q.choices] for q, row in zip(questions, logprobs, strict=True)]
     return {"seconds": seconds, "usage": usage, "scores": scores}
 
 
@@ -59,16 +59,12 @@ def growth(work: dict[str, Any], engine: Any) -> dict[str, Any]:
 
 def strategy(max_tokens: int) -> Any:
     """VoC in its plainest form: k = 1, one verify pass, label-scored."""
-    from medexpert.prompt.voc import Voc
+    from medexpert.prompt import strategies
 
-    known = {field.name for field in dataclasses.fields(Voc)}
-    wanted = {"max_tokens": max_tokens, "k": 1, "orders": 1, "batch": 16}
-    return Voc(**{name: value for name, value in wanted.items() if name in known})
+    return strategies.get(f"voc:permutations=1:batch=16:max_tokens={max_tokens}")
 
 
-def timed(
-    engine: Any, how: Any, questions: list[Any]
-) -> tuple[float, dict[str, Any], list[Any]]:
+def timed(engine: Any, how: Any, questions: list[Any]) -> tuple[float, dict[str, Any], list[Any]]:
     """(seconds, what the engine counted, predictions)."""
     before, started = engine.usage(), time.perf_counter()
     made = list(how.predict(questions, engine, protocol=PROTOCOL, seed=1))

@@ -1,4 +1,4 @@
-"""What the scripts of the evaluation benchmark share: arguments and the result, in any environment."""
+"""What the scripts of the evaluation benchmark share, in any environment: arguments, result."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def arguments() -> tuple[argparse.Namespace, dict[str, Any]]:
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--mode", default="default")
+    parser.add_argument("--server", default="", help="interpreter of a server's environment")
     args = parser.parse_args()
     work: dict[str, Any] = json.loads(args.work.read_text("utf-8"))
     return args, work

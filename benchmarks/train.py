@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import CommandFailed, machine, run
+from measure import CommandFailed, append, lines, machine, run
 from train_report import write_report
 from train_systems import SYSTEMS, System, python_of, variables
 from train_work import RANDOM, make_work
@@ -92,12 +91,12 @@ def compare(args: argparse.Namespace) -> bool:
     work = make_work(args)
     digest = hashlib.sha256(work.read_bytes()).hexdigest()[:12]
     file = args.results / f"{'smoke' if args.smoke else args.device}-{digest}.jsonl"
-    held = _lines(file)
+    held = lines(file)
     if not held:
         about = json.loads(work.read_text("utf-8"))
         del about["rows"]
         about["model"] = args.model
-        _append(file, {"work": about, "machine": machine(), "command": args.command})
+        append(file, {"work": about, "machine": machine(), "command": args.command})
     done = {(line["system"], line["repeat"]) for line in held if "system" in line}
     systems = [SYSTEMS[name] for name in args.chosen]
     well = True
@@ -112,7 +111,7 @@ def compare(args: argparse.Namespace) -> bool:
                 print(f"{system.name} failed: {error}", file=sys.stderr, flush=True)
                 well = False
                 continue
-            _append(file, {"system": system.name, "repeat": repeat, **row})
+            append(file, {"system": system.name, "repeat": repeat, **row})
     return well
 
 
@@ -132,19 +131,6 @@ def once(system: System, work: Path, args: argparse.Namespace) -> dict[str, Any]
     print(f"{system.name}: {rate:,.0f} tokens/s, {took.pss_mb:,.0f} MB, losses "
           f"{' '.join(f'{x:.3f}' for x in found['losses'])}", flush=True)  # fmt: skip
     return {**found, "whole_seconds": took.seconds, "peak_mb": took.pss_mb}
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines() if line.strip()]
-
-
-def _append(file: Path, line: dict[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps(line) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
 
 
 if __name__ == "__main__":

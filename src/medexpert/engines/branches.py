@@ -97,7 +97,10 @@ class Branches:
             lengths = [len(rest) for rest in rests]
             self.inputs["attention_mask"] = scoring_mask(network.model, lengths, lengths)
         elif shared or left:
-            self.inputs |= {"attention_mask": self.mask.long(), "position_ids": self.positions}
+            self.inputs["position_ids"] = self.positions
+            # Without padding before a token, `quick.blocks` needs no mask to see what it may.
+            if left or not network.blocks or bool((depths != shared).any()):
+                self.inputs["attention_mask"] = self.mask.long()
         self.cache = empty_cache(network.model)
         slots = shared + width + room
         self.layers = [_Layer(leaves, n, shared, slots) for n in range(len(self.cache.layers))]
@@ -150,7 +153,7 @@ def empty_cache(model: Any) -> Any:
 def compute(network: Network, nodes: Sequence[Node], *, budget: int, both_ways: bool) -> int:
     """Fill `kept` of nodes whose parents are filled, in batches; the tokens that were encoded."""
     leaves = [Leaf(k, node.ids, node.parent, node.start) for k, node in enumerate(nodes)]
-    for batch in grouped(leaves, budget):
+    for batch in grouped(leaves, budget, level=network.blocks):
         made = Branches(network, batch, both_ways=both_ways)
         network.encode(made.inputs)
         for row, leaf in enumerate(batch):
@@ -159,16 +162,23 @@ def compute(network: Network, nodes: Sequence[Node], *, budget: int, both_ways: 
 
 
 def grouped(
-    leaves: Sequence[Leaf], budget: int, *, room: int = 0, reach: int = 0
+    leaves: Sequence[Leaf], budget: int, *, room: int = 0, reach: int = 0, level: bool = False
 ) -> Iterator[list[Leaf]]:
     """Batches of leaves of like length, longest first (or one row alone): rows x longest rest
-    <= budget, rows x slots <= HELD x budget, slots <= reach where there is one."""
+    <= budget, rows x slots <= HELD x budget, slots <= reach where there is one. `level`: leaves of
+    a batch share equally many tokens."""
     batch: list[Leaf] = []
     depth = rest = 0
-    for leaf in sorted(leaves, key=lambda leaf: (-len(leaf.ids), -leaf.depth, leaf.index)):
+
+    def order(leaf: Leaf) -> tuple[int, int, int]:
+        length = len(leaf.ids)
+        return (-leaf.depth if level else -length, -length if level else -leaf.depth, leaf.index)
+
+    for leaf in sorted(leaves, key=order):
         deeper, longer = max(depth, leaf.depth), max(rest, len(leaf.ids) - leaf.depth)
         slots, rows = deeper + longer + room, len(batch) + 1
-        if batch and (longer * rows > budget or slots * rows > HELD * budget or 0 < reach < slots):
+        full = longer * rows > budget or slots * rows > HELD * budget or 0 < reach < slots
+        if batch and (full or (level and depth != leaf.depth)):
             yield batch
             batch, deeper, longer = [], leaf.depth, len(leaf.ids) - leaf.depth
         batch.append(leaf)

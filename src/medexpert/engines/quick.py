@@ -29,29 +29,29 @@ _ROWS = 512
 def causal(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """softmax(scale Q K^T, causal) V: (B, H, T, D), (B, G, T, D) twice -> (B, T, H, D)."""
+    """softmax(scale Q K^T, causal) V: (B, H, T, D), (B, G, S + T, D) twice -> (B, T, H, D). The
+    first S keys are a beginning that every query sees."""
     rows, heads, width, _ = query.shape
-    groups = key.shape[1]
-    size = value.shape[-1]
+    groups, length = key.shape[1], key.shape[2]
+    before, size = length - width, value.shape[-1]
     q = query.reshape(rows * groups, heads // groups, width, query.shape[-1])
-    k = key.reshape(rows * groups, width, -1)
-    v = value.reshape(rows * groups, width, -1)
+    k = key.reshape(rows * groups, length, -1)
+    v = value.reshape(rows * groups, length, -1)
     out = query.new_empty((rows, width, heads, size))
     shaped = out.view(rows, width, groups, heads // groups, size)
     for start in range(0, width, BLOCK):
         end = min(width, start + BLOCK)
         block = q[:, :, start:end].flatten(1, 2)
+        keys = before + end
         scores = torch.baddbmm(
-            block.new_zeros(()), block, k[:, :end].transpose(1, 2), beta=0, alpha=scale
+            block.new_zeros(()), block, k[:, :keys].transpose(1, 2), beta=0, alpha=scale
         )
         unseen = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
-        scores.view(rows * groups, -1, end - start, end)[..., start:].masked_fill_(
-            unseen, -math.inf
-        )
-        mixed = torch.bmm(torch.softmax(scores, -1), v[:, :end])
-        shaped[:, start:end] = mixed.view(rows, groups, heads // groups, end - start, size).permute(
-            0, 3, 1, 2, 4
-        )
+        split = scores.view(rows * groups, -1, end - start, keys)
+        split[..., before + start :].masked_fill_(unseen, -math.inf)
+        mixed = torch.bmm(torch.softmax(scores, -1), v[:, :keys])
+        mixed = mixed.view(rows, groups, heads // groups, end - start, size)
+        shaped[:, start:end] = mixed.permute(0, 3, 1, 2, 4)
     return out
 
 
@@ -61,7 +61,7 @@ def _attend(
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """For transformers. Raises NotImplementedError for anything but plain causal attention."""
     plain = (
-        attention_mask is None and not dropout and query.shape[2] == key.shape[2]
+        attention_mask is None and not dropout and query.shape[2] <= key.shape[2]
         and more.get("is_causal", getattr(module, "is_causal", True)) is not False
         and all(name in _HARMLESS or value_ is None for name, value_ in more.items())
     )  # fmt: skip

@@ -82,7 +82,8 @@ class Reuse:
             yield Batch(batch, True)
         for wave in waves(leaves, self.keep_tokens):
             self._compute(wave)
-            for batch in branches.grouped(wave, budget, room=room, reach=self.reach):
+            level = self.network.blocks and not writing
+            for batch in branches.grouped(wave, budget, room=room, reach=self.reach, level=level):
                 self.encoded += sum(len(leaf.rest) for leaf in batch)
                 yield Batch(batch, False)
 
