@@ -25,7 +25,7 @@ from medexpert.prompt.template import render_request
 from medexpert.records import UserError
 
 SERVERS = ("transformers", "llamacpp", "vllm")
-SECONDS_TO_START = 600
+SECONDS_TO_START = 1800
 TOKENS = 24
 
 

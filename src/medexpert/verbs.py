@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 
 def engine_spec(
-    model: str, *, dtype: str, batch_tokens: int, base_url: str = "", options: Sequence[str] = ()
+    model: str,
+    *,
+    dtype: str,
+    batch_tokens: int,
+    base_url: str = "",
+    options: Sequence[str] = (),
+    threads: int = 0,
 ) -> EngineSpec:
     """How a model is opened, checked as far as it can be without opening it. Raises UserError."""
     from medexpert.engines.opening import EngineSpec, options_from
 
-    spec = EngineSpec(model, base_url, options_from(options), dtype, batch_tokens)
+    spec = EngineSpec(model, base_url, options_from(options), dtype, batch_tokens, threads)
     spec.check()
     return spec
 
@@ -39,9 +45,14 @@ def open_engine(
     from medexpert.engines.opening import open_engine as open_spec
 
     spec = engine_spec(
-        model, dtype=dtype, batch_tokens=batch_tokens, base_url=base_url, options=options
+        model,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        base_url=base_url,
+        options=options,
+        threads=threads,
     )
-    if spec.kind == "local":
+    if spec.kind in ("local", "openvino"):
         from medexpert.train.speed import set_up_threads
 
         set_up_threads(threads)

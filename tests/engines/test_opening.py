@@ -28,6 +28,7 @@ URL = "http://localhost:8000/v1"
         ("./x.gguf", "local", "./x.gguf"),
         ("C:\\models", "local", "C:\\models"),
         ("local:owner/name", "local", "owner/name"),
+        ("openvino:owner/name", "openvino", "owner/name"),
         ("openai:gpt-5", "openai", "gpt-5"),
         ("openai:llama3:8b", "openai", "llama3:8b"),
         (f"{URL}#m", "openai", f"{URL}#m"),
@@ -62,6 +63,8 @@ BAD: list[tuple[EngineSpec, str]] = [
     (EngineSpec("openai:m", URL, {"price_in": "-1"}), "price_in = -1.0; allowed: 0 or more"),
     (EngineSpec("m", URL), "base_url is for an endpoint, and m is a model on this machine"),
     (EngineSpec("m", dtype="float8"), "unknown dtype 'float8'"),
+    (EngineSpec("openvino:m", dtype="bfloat16"), "dtype bfloat16: OpenVINO takes what the CPU"),
+    (EngineSpec("openvino:m", URL), "base_url is for an endpoint"),
 ]
 
 
@@ -91,6 +94,24 @@ def test_the_digest_of_an_endpoint_changes_with_what_it_is() -> None:
             engine.close()  # type: ignore[attr-defined]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_openvino_is_another_engine_on_the_same_weights(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medexpert.engines.paired import PairedEngine
+
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        PairedEngine, "open", lambda folder, **settings: asked.append((folder, settings)) or "pair"
+    )
+    pair, digest = open_engine(EngineSpec(f"openvino:{base_model}", threads=1), lambda line: None)
+    local, other = open_engine(EngineSpec(str(base_model)), lambda line: None)
+    assert pair == "pair"
+    assert asked[0][0] == base_model
+    assert asked[0][1]["threads"] == 1
+    assert local.facts()["engine"] == "local"
+    assert digest != other
 
 
 def test_an_endpoint_needs_no_torch(tmp_path: Path, base_model: Path) -> None:

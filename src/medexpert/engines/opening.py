@@ -1,6 +1,7 @@
 """An engine from what a person types: the one place that reads `--model` and its options.
 
     FOLDER, NAME, owner/name or FILE.gguf      the local engine
+    openvino:FOLDER or one of those            OpenVINO writes, the local engine scores
     openai:MODEL with base_url                 an OpenAI-compatible endpoint
     http://host:port/v1#MODEL                  the same in one word; #MODEL may be missing where one
                                                model is served
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from medexpert.records import UserError, unknown_name
+from medexpert.records import UserError, digest, unknown_name
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("float32", "bfloat16")
 HTTP = "openai"
-KINDS = ("local", HTTP)
+OPENVINO = "openvino"
+KINDS = ("local", OPENVINO, HTTP)
 """What may stand before the colon of `--model KIND:MODEL`."""
 
 
@@ -71,6 +73,11 @@ class EngineSpec:
                 where="engine options",
                 allowed=f"--model {HTTP}:MODEL",
             )
+        if self.kind == OPENVINO and self.dtype != "float32":
+            raise UserError(
+                f"dtype {self.dtype}: OpenVINO takes what the CPU has, and scores are in float32",
+                where="--dtype", allowed="float32",
+            )  # fmt: skip
 
     def endpoint(self) -> HttpSettings:
         """The settings of an endpoint. Raises UserError."""
@@ -109,6 +116,14 @@ def open_engine(spec: EngineSpec, say: Callable[[str], None]) -> tuple[Engine, s
     from medexpert.model.folder import model_digest
 
     folder = fetch(spec.name, progress=say)
+    if spec.kind == OPENVINO:
+        from medexpert.engines.paired import PairedEngine
+
+        say(f"opening {folder} (OpenVINO, and float32 for scoring)")
+        pair = PairedEngine.open(
+            folder, batch_tokens=spec.batch_tokens, threads=spec.threads, progress=say
+        )
+        return pair, digest([OPENVINO, model_digest(folder)])
     say(f"opening {folder} ({spec.dtype})")
     engine = LocalEngine.open(folder, dtype=spec.dtype, batch_tokens=spec.batch_tokens)
     return engine, model_digest(folder)
