@@ -25,7 +25,7 @@ BaseUrl = Annotated[
 ]  # fmt: skip
 EngineOptions = Annotated[
     list[str] | None,
-    typer.Option("--engine-option", metavar="NAME=VALUE", help="a setting of the endpoint, for "
+    typer.Option("--engine-option", metavar="NAME=VALUE", help="a setting of the engine, for "
                  "example api_key_env=MY_KEY, concurrency=16, cache=DIR (repeatable)"),
 ]  # fmt: skip
 _STARTED = time.monotonic()

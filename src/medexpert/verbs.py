@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ def open_engine(
     options: Sequence[str] = (),
 ) -> tuple[Any, str]:
     """An engine for any model name, folder or endpoint (`engines.opening`), and its digest."""
+    from medexpert.engines.opening import HTTP
     from medexpert.engines.opening import open_engine as open_spec
 
     spec = engine_spec(
@@ -52,11 +53,11 @@ def open_engine(
         options=options,
         threads=threads,
     )
-    if spec.kind in ("local", "openvino"):
+    if spec.kind != HTTP:
         from medexpert.train.speed import set_up_threads
 
         set_up_threads(threads)
-    return open_spec(spec, say)
+    return open_spec(replace(spec, threads=threads), say)
 
 
 def ask_model(

@@ -63,8 +63,14 @@ BAD: list[tuple[EngineSpec, str]] = [
     (EngineSpec("openai:m", URL, {"price_in": "-1"}), "price_in = -1.0; allowed: 0 or more"),
     (EngineSpec("m", URL), "base_url is for an endpoint, and m is a model on this machine"),
     (EngineSpec("m", dtype="float8"), "unknown dtype 'float8'"),
-    (EngineSpec("openvino:m", dtype="bfloat16"), "dtype bfloat16: OpenVINO takes what the CPU"),
+    (EngineSpec("m", options={"rows": "3"}), "rows is for an endpoint"),
     (EngineSpec("openvino:m", URL), "base_url is for an endpoint"),
+    (EngineSpec("openvino:m", options={"row": "3"}), "did you mean 'rows'"),
+    (EngineSpec("openvino:m", options={"rows": "x"}), "rows = 'x'; allowed: a number"),
+    (EngineSpec("openvino:m", options={"rows": "0"}), "rows = 0; allowed: more than 0"),
+    (EngineSpec("openvino:m", options={"cache_gb": "nan"}), "cache_gb = nan"),
+    (EngineSpec("openvino:m", options={"gguf": "q8"}), "unknown gguf 'q8'.*did you mean 'q8_0'"),
+    (EngineSpec("openvino:m", options={"dtype": "f32"}), "unknown dtype 'f32'"),
 ]
 
 
@@ -149,3 +155,18 @@ def test_the_door_tells_a_dead_endpoint_in_one_line(capsys: pytest.CaptureFixtur
     assert code == 2
     words: Any = capsys.readouterr().err.strip().splitlines()
     assert words[-1].startswith("medexpert: http://127.0.0.1:9/v1/models: cannot connect")
+
+
+def test_openvino_writes_and_the_local_engine_scores(
+    model_folder: Path, open_openvino: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDEXPERT_CACHE", str(tmp_path))
+    options = {"dtype": "float32", "cache_gb": "0.01"}
+    spec = EngineSpec(f"openvino:{model_folder}", options=options, threads=1)
+    engine, identity = open_engine(spec, lambda line: None)
+    _, local = open_engine(EngineSpec(str(model_folder)), lambda line: None)
+    facts = engine.facts()
+    assert (facts["generator"]["engine"], facts["scorer"]["engine"]) == ("openvino", "local")
+    assert facts["generator"]["dtype"] == "float32"
+    assert engine.complete(["Q:"], max_tokens=3) == open_openvino().complete(["Q:"], max_tokens=3)
+    assert identity != local

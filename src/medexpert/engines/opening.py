@@ -1,7 +1,7 @@
 """An engine from what a person types: the one place that reads `--model` and its options.
 
     FOLDER, NAME, owner/name or FILE.gguf      the local engine
-    openvino:FOLDER or one of those            OpenVINO writes, the local engine scores
+    openvino:MODEL                             OpenVINO writes, the local engine scores
     openai:MODEL with base_url                 an OpenAI-compatible endpoint
     http://host:port/v1#MODEL                  the same in one word; #MODEL may be missing where one
                                                model is served
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from medexpert.engines.http.settings import HttpSettings
 
 DTYPES = ("float32", "bfloat16")
-HTTP = "openai"
-OPENVINO = "openvino"
+HTTP, OPENVINO = "openai", "openvino"
 KINDS = ("local", OPENVINO, HTTP)
 """What may stand before the colon of `--model KIND:MODEL`."""
 
@@ -31,8 +30,8 @@ KINDS = ("local", OPENVINO, HTTP)
 @dataclass(frozen=True)
 class EngineSpec:
     """What is to be opened. `dtype`, `batch_tokens` and `threads` are for engines on this machine,
-    `base_url` and most `options` (name -> text) for endpoints; `options` of an endpoint are the
-    fields of `http.settings.HttpSettings`."""
+    `base_url` for endpoints; `options` (name -> text) of an endpoint are the fields of
+    `http.settings.HttpSettings`, of OpenVINO those of `paired.Writer`."""
 
     model: str
     base_url: str = ""
@@ -66,18 +65,18 @@ class EngineSpec:
             return
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES, where="--dtype")
-        given = [*self.options, *(["base_url"] if self.base_url else [])]
+        if self.kind == OPENVINO:
+            from medexpert.engines.paired import writer_from
+
+            writer_from(self.options)
+        options = self.options if self.kind == "local" else ()
+        given = [*options, *(["base_url"] if self.base_url else [])]
         if given:
             raise UserError(
                 f"{given[0]} is for an endpoint, and {self.model} is a model on this machine",
                 where="engine options",
                 allowed=f"--model {HTTP}:MODEL",
             )
-        if self.kind == OPENVINO and self.dtype != "float32":
-            raise UserError(
-                f"dtype {self.dtype}: OpenVINO takes what the CPU has, and scores are in float32",
-                where="--dtype", allowed="float32",
-            )  # fmt: skip
 
     def endpoint(self) -> HttpSettings:
         """The settings of an endpoint. Raises UserError."""
@@ -100,8 +99,9 @@ def options_from(given: Sequence[str]) -> dict[str, str]:
 
 
 def open_engine(spec: EngineSpec, say: Callable[[str], None]) -> tuple[Engine, str]:
-    """(engine, digest): of the weights of a model on this machine; of an endpoint, whose weights
-    nobody can see, of its address, model and what the probe found.
+    """(engine, digest): of the weights of a model on this machine (with OpenVINO also of how it
+    writes); of an endpoint, whose weights nobody can see, of its address, model and what the probe
+    found.
 
     Raises UserError: what `EngineSpec.check` and the engines raise.
     """
@@ -117,13 +117,19 @@ def open_engine(spec: EngineSpec, say: Callable[[str], None]) -> tuple[Engine, s
 
     folder = fetch(spec.name, progress=say)
     if spec.kind == OPENVINO:
-        from medexpert.engines.paired import PairedEngine
+        from medexpert.engines.paired import PairedEngine, writer_from
 
-        say(f"opening {folder} (OpenVINO, and float32 for scoring)")
+        say(f"opening {folder} (OpenVINO writes, {spec.dtype} scores)")
         pair = PairedEngine.open(
-            folder, batch_tokens=spec.batch_tokens, threads=spec.threads, progress=say
+            folder,
+            writer=writer_from(spec.options),
+            dtype=spec.dtype,
+            batch_tokens=spec.batch_tokens,
+            threads=spec.threads,
+            progress=say,
         )
-        return pair, digest([OPENVINO, model_digest(folder)])
+        # Other options write other texts, so that results of one must not go on with the other's.
+        return pair, digest([model_digest(folder), OPENVINO, vars(writer_from(spec.options))])
     say(f"opening {folder} ({spec.dtype})")
     engine = LocalEngine.open(folder, dtype=spec.dtype, batch_tokens=spec.batch_tokens)
     return engine, model_digest(folder)

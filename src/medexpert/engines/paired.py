@@ -7,12 +7,51 @@ Verification-of-Choice needs both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medexpert.engines.base import Completion, Engine, Streaming, TextScore, Usage
 from medexpert.model.staging import Progress, silent
-from medexpert.records import UserError
+from medexpert.records import UserError, unknown_name
+
+DTYPES = ("float32", "bfloat16")
+KINDS = ("f16", "q8_0")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How OpenVINO writes: `dtype` ("" = bfloat16 where the CPU has it, else float32), `gguf` the
+    type of the weights ("f16" or "q8_0"), `cache_gb` GiB for keys and values, `rows` at once."""
+
+    dtype: str = ""
+    gguf: str = "f16"
+    cache_gb: float = 2.0
+    rows: int = 64
+
+
+def writer_from(options: Mapping[str, str]) -> Writer:
+    """A Writer of `name -> text`. Raises UserError: an unknown name, a value that is none."""
+    where = "engine options"
+    known: dict[str, Any] = {name: type(value) for name, value in vars(Writer()).items()}
+    values: dict[str, Any] = {}
+    for name, text in options.items():
+        if name not in known:
+            raise unknown_name("option of the openvino engine", name, known, where=where)
+        try:
+            values[name] = known[name](text)
+        except ValueError:
+            raise UserError(f"{name} = {text!r}", where=where, allowed="a number") from None
+    made = Writer(**values)
+    if made.dtype and made.dtype not in DTYPES:
+        raise unknown_name("dtype", made.dtype, DTYPES, where=where)
+    if made.gguf not in KINDS:
+        raise unknown_name("gguf", made.gguf, KINDS, where=where)
+    if not 0 < made.cache_gb < float("inf") or made.rows < 1:
+        raise UserError(
+            f"cache_gb = {made.cache_gb}, rows = {made.rows}", where=where, allowed="more than 0"
+        )
+    return made
 
 
 class PairedEngine:
@@ -35,17 +74,29 @@ class PairedEngine:
         folder: Path,
         *,
         name: str = "",
+        writer: Writer | None = None,
+        dtype: str = "float32",
         batch_tokens: int = 4096,
         threads: int = 0,
         progress: Progress = silent,
     ) -> PairedEngine:
-        """OpenVINO writes, the local engine scores in float32; both from one folder."""
+        """OpenVINO writes, the local engine scores in `dtype`; both from one folder."""
+        chosen = writer or Writer()
         from medexpert.engines.local import LocalEngine
         from medexpert.engines.openvino import OpenVINOEngine
 
-        generator = OpenVINOEngine.open(folder, name=name, threads=threads, progress=progress)
+        generator = OpenVINOEngine.open(
+            folder,
+            name=name,
+            dtype=chosen.dtype,
+            kind=chosen.gguf,
+            cache_gb=chosen.cache_gb,
+            rows=chosen.rows,
+            threads=threads,
+            progress=progress,
+        )
         scorer = LocalEngine.open(
-            folder, name=generator.name, dtype="float32", batch_tokens=batch_tokens
+            folder, name=generator.name, dtype=dtype, batch_tokens=batch_tokens
         )
         return cls(generator, scorer)
 
