@@ -79,9 +79,8 @@ def test_tokens_of_a_question_when_the_opening_is_shared(
     def explain(prompt: str) -> str:
         return " ".join(f"r{crc32(prompt.encode()) % 997}x{n}" for n in range(128))
 
-    engine = Tokens(
-        explain, lambda p, cs: [-1.0 for _ in cs], chat=smollm2 if in_chat else ChatFormat("")
-    )
+    chat = smollm2 if in_chat else ChatFormat("")
+    engine = Tokens(explain, lambda p, cs: [-1.0 for _ in cs], chat=chat)
     (found,) = get(name).predict([pubmedqa_like()], engine, protocol="reasoning-required", seed=0)
     written = found.trace["tokens"]["generated"]
     assert written == 3 * 128
