@@ -15,7 +15,7 @@ pytest.importorskip("inspect_ai", reason="inspect_ai is not installed in this en
 from inspect_ai import Task
 from inspect_ai import eval as evaluate
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput, get_model
+from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import choice
 
 from medexpert.inspect_voc import voc
@@ -33,7 +33,11 @@ def asked(answer: str, sample: Sample, folder: Path, **options: Any) -> tuple[An
         seen.append(prompt)
         reason = "A reason of more than eight words, it is."
         text = answer if "End with one line" in prompt else reason
-        return ModelOutput.from_content("mockllm/model", text)
+        output = ModelOutput.from_content("mockllm/model", text)
+        # Given here, or inspect downloads a tokenizer to count them.
+        read, made = len(prompt.split()), len(text.split())
+        output.usage = ModelUsage(input_tokens=read, output_tokens=made, total_tokens=read + made)
+        return output
 
     model = get_model("mockllm/model", custom_outputs=said)
     task = Task(dataset=[sample], solver=voc(**options), scorer=choice())

@@ -17,17 +17,17 @@ REASONS = {
     "maybe": "The correct answer is yes. The adults improved.",
 }
 MAYBE = (
-    "maybe = the evidence does not support a definite yes or no, or supports both under different"
-    " conditions.\n"
+    " (the evidence does not support a definite yes or no, or supports both under different"
+    " conditions)"
 )
 ORDERS = (("yes", "no", "maybe"), ("no", "maybe", "yes"), ("maybe", "yes", "no"))
 
 
 def hypothesise(choice: str, opening: str = OPENING) -> str:
     return (
-        f"{opening}{MAYBE if choice == 'maybe' else ''}"
-        f'Suppose the correct answer is "{choice}". Using only facts stated in the abstract,'
-        f' explain in 2-4 sentences which findings support "{choice}".\nExplanation:'
+        f"{opening}Suppose that the answer below is correct. Using only facts stated in the"
+        " abstract, explain in 2-4 sentences which findings support it.\n"
+        f"Answer: {choice}{MAYBE if choice == 'maybe' else ''}\nExplanation:"
     )
 
 

@@ -34,6 +34,14 @@ def test_labels(choices: tuple[str, ...], lang: str, labels: tuple[str, ...]) ->
     assert [named.choice(label) for label in labels] == list(choices)
 
 
+def test_a_text_the_benchmark_prints_twice_is_printed_twice() -> None:
+    assert name_choices(("50 %", "9 %", "50 % [C]")).options == {
+        "A": "50 %",
+        "B": "9 %",
+        "C": "50 %",
+    }
+
+
 def test_letters_go_to_z() -> None:
     many = tuple(f"finding {n}" for n in range(26))
     assert name_choices(many).labels[-1] == "Z"

@@ -142,6 +142,9 @@ def read(text: str, *choices: str, lang: str = "en") -> str:
         ("Answer: P", tuple(f"finding {n}" for n in range(16)), "finding 15"),
         ("Answer: Q", tuple(f"finding {n}" for n in range(16)), NO_ANSWER),
         ("Yes.", ("Yes", "No"), "Yes"),
+        ("Answer: 50 %", ("50 %", "9 %", "50 % [C]"), NO_ANSWER),  # printed twice
+        ("Answer: C. 50 %", ("50 %", "9 %", "50 % [C]"), "50 % [C]"),
+        ("Answer: 9 %", ("50 %", "9 %", "50 % [C]"), "9 %"),
     ],
 )  # fmt: skip
 def test_labels_of_a_prompt(text: str, choices: tuple[str, ...], choice: str) -> None:

@@ -190,9 +190,11 @@ def test_generation_blocks_and_loop_controls_are_understood() -> None:
 
 def test_request_for_free_text_follows_the_chat_format(smollm2: ChatFormat) -> None:
     plain = render_request("voc.hypothesise", FIELDS, chat=NONE)
-    assert plain.endswith('which findings support "B".\nExplanation:')
+    assert plain.endswith("which findings support it.\nAnswer: B. beta\nExplanation:")
     chat = render_request("voc.hypothesise", FIELDS, chat=smollm2)
-    assert chat.endswith('which findings support "B".<|im_end|>\n<|im_start|>assistant\n')
+    assert chat.endswith(
+        "which findings support it.\nAnswer: B. beta<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert template.CUE not in plain + chat
 
 

@@ -30,14 +30,22 @@ LOWEST = -1e3
 def fit_weights(features: Sequence[Floats], gold: Sequence[int], *, l2: float = 1.0) -> Floats:
     """[F] weights. `features`: per question an array [F, C], C may differ; `gold`: its column."""
 
+    groups = []  # questions with as many choices, as arrays [N, F, C] and [N]
+    for size in sorted({values.shape[1] for values in features}):
+        members = [k for k, values in enumerate(features) if values.shape[1] == size]
+        answers = np.array([gold[k] for k in members])
+        groups.append((np.stack([features[k] for k in members]), answers))
+
     def loss(weights: Floats) -> tuple[float, Floats]:
         total, gradient = l2 / 2 * float(weights @ weights), l2 * weights
-        for values, answer in zip(features, gold, strict=True):
-            scores = weights @ values
-            scores = scores - scores.max()
-            shares = np.exp(scores) / np.exp(scores).sum()
-            total += float(np.log(np.exp(scores).sum()) - scores[answer])
-            gradient = gradient + values @ shares - values[:, answer]
+        for values, answers in groups:
+            rows = np.arange(len(answers))
+            scores = np.einsum("f,nfc->nc", weights, values)
+            scores = scores - scores.max(axis=1, keepdims=True)
+            sums = np.exp(scores).sum(axis=1, keepdims=True)
+            total += float((np.log(sums[:, 0]) - scores[rows, answers]).sum())
+            expected = np.einsum("nfc,nc->f", values, np.exp(scores) / sums)
+            gradient = gradient + expected - values[rows, :, answers].sum(axis=0)
         return total / len(gold), gradient / len(gold)
 
     start = np.full(features[0].shape[0], 1 / features[0].shape[0])

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from medexpert.prompt import template
+from medexpert.prompt.options import printed
 from medexpert.prompt.parse import LETTERS, parse_choice, stated_choices
 from medexpert.records import UserError
 
@@ -29,7 +30,8 @@ _WORDS = "pubmedqa.lm_eval"
 class Naming:
     """The label of every choice, and the text that a prompt prints behind it, in order.
 
-    For words the two are equal; for letters `labels` are A, B ... and `texts` the choices.
+    For words the two are equal; for letters `labels` are A, B ... and `texts` the choices as the
+    benchmark prints them (`options.printed`).
     """
 
     choices: tuple[str, ...]
@@ -89,7 +91,7 @@ def name_choices(choices: tuple[str, ...], lang: str = "en") -> Naming:
     verdicts = {*VERDICTS, *(word.casefold() for word in said.values())}
     if {choice.casefold() for choice in choices} <= verdicts and len(set(words)) == len(words):
         return Naming(choices, words, words)
-    return Naming(choices, tuple(LETTERS[: len(choices)]), choices)
+    return Naming(choices, tuple(LETTERS[: len(choices)]), printed(choices))
 
 
 def _check(choices: Sequence[str]) -> None:

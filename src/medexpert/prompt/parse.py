@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from medexpert.prompt.options import printed
 from medexpert.records import NO_ANSWER
 
 _ANCHOR = (
@@ -74,7 +75,12 @@ def _words(choices: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
     named = [(_plain(labels.get(c, c)), c) for c in choices]
     letters = {word: c for word, c in named if c in labels and _is_letter(word)}
     plain = [(word, c) for word, c in named if word not in letters]
-    texts = _distinct((_fold(text), c) for c in choices for text in (_plain(c), labels.get(c, c)))
+    # A text that is printed under two letters names neither of them.
+    texts = _distinct(
+        (_fold(text), c)
+        for c, shown in zip(choices, printed(choices), strict=False)
+        for text in (c, shown, labels.get(c, c))
+    )
     if not letters:
         own = _distinct((_fold(word), c) for word, c in plain)
         if not any(len(word) == 1 and word.isascii() and word.isalpha() for word in texts):

@@ -90,7 +90,7 @@ def test_foreign_letters_go_by_place(walking: Question) -> None:
     asked = replace(walking, choices=("aspirin", "heparin"))
     other = replace(walking, id="9", question="Which?", choices=("rest", "walks"))
     engine = ScriptedEngine(
-        lambda p: "It is about rest." if '"A. rest"' in p else "It is about walks.",
+        lambda p: "It is about rest." if "Answer: A. rest" in p else "It is about walks.",
         lambda p, cs: [-1.0, -2.0],
     )
     found = run("voc-foreign", asked, engine, examples=[other])

@@ -11,6 +11,7 @@ import pytest
 
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt.strategies import get
+from medexpert.prompt.template import ChatFormat
 from medexpert.prompt.voc.cost import Sizes, direct, table, voc
 from medexpert.records import Question
 
@@ -47,7 +48,7 @@ class Tokens(ScriptedEngine):
 
     @staticmethod
     def cut(text: str) -> list[str]:
-        return re.findall(r"\w+|[^\w\s]|\n", text)
+        return re.findall(r"<\|\w+\|>|\w+|[^\w\s]|\n", text)
 
     def shared(self) -> int:
         seen: dict[str, Any] = {}
@@ -70,12 +71,16 @@ def pubmedqa_like() -> Question:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "most"), [("voc:permutations=1", 1300), ("voc", 2250)])
-def test_tokens_of_a_question_when_the_opening_is_shared(name: str, most: int) -> None:
+@pytest.mark.parametrize("in_chat", [False, True])
+@pytest.mark.parametrize(("name", "most"), [("voc:permutations=1", 1300), ("voc", 2200)])
+def test_tokens_of_a_question_when_the_opening_is_shared(
+    name: str, most: int, in_chat: bool, smollm2: ChatFormat
+) -> None:
     def explain(prompt: str) -> str:
         return " ".join(f"r{crc32(prompt.encode()) % 997}x{n}" for n in range(128))
 
-    engine = Tokens(explain, lambda p, cs: [-1.0 for _ in cs])
+    chat = smollm2 if in_chat else ChatFormat("")
+    engine = Tokens(explain, lambda p, cs: [-1.0 for _ in cs], chat=chat)
     (found,) = get(name).predict([pubmedqa_like()], engine, protocol="reasoning-required", seed=0)
     written = found.trace["tokens"]["generated"]
     assert written == 3 * 128

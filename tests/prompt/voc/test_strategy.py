@@ -92,8 +92,9 @@ def test_letters_where_choices_are_no_verdict_words(walking: Question) -> None:
         "A. a drug\nB. no drug\nC. rest\nD. diet\nE. both\n"
     )
     assert engine.calls[0].prompts[1] == (
-        f'{opening}Suppose the correct answer is "B. no drug". Using only facts stated in the'
-        ' context, explain in 2-4 sentences which findings support "B".\nExplanation:'
+        f"{opening}Suppose that the answer below is correct. Using only facts stated in the"
+        " context, explain in 2-4 sentences which findings support it.\nAnswer: B. no drug\n"
+        "Explanation:"
     )
     assert engine.calls[1].choices == (" A", " B", " C", " D", " E")
     assert "\n[B] Eight words" in engine.calls[1].prompts[0]
@@ -118,8 +119,8 @@ def test_chinese_question_gets_chinese_prompts_and_labels(chinese: Question) -> 
     (found,) = voc.predict([chinese], engine, protocol=REQUIRED, seed=0)
     direct, generation, scoring, true, against = engine.calls
     assert direct.prompts == ("摘要：步行者好转。\n问题：步行有用吗？\n答案：",)
-    assert "选项：是 / 否 / 不确定。\n假设正确答案是“是”" in generation.prompts[0]
-    assert "不确定 = " in generation.prompts[2]
+    assert "选项：是 / 否 / 不确定。\n假设下面的答案正确。" in generation.prompts[0]
+    assert "答案：不确定（证据不足" in generation.prompts[2]
     assert scoring.choices == ("是", "否", "不确定")
     assert true.choices == ("是", "否")
     assert "[否] 答案是否。" in scoring.prompts[0]
@@ -148,7 +149,7 @@ def test_all_prompts_of_a_question_begin_alike(walking: Question, smollm2: ChatF
             list(voc.predict([question], engine, protocol=REQUIRED, seed=0))
             list(Voc(verdict="generated").predict([question], engine, protocol=REQUIRED, seed=0))
             prompts = [p for call in engine.calls for p in call.prompts]
-            shared = prompts[1][: prompts[1].index("Suppose the correct")]
+            shared = prompts[1][: prompts[1].index("Suppose that")]
             assert before in shared
             listed = "A. one\nB. two\nC. three\n" if question is lettered else "yes / no / maybe.\n"
             assert shared.endswith(listed)
