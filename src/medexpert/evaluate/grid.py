@@ -35,7 +35,8 @@ COLUMNS = (
 UNDER = (
     "Accuracy with its Wilson interval; of several seeds the mean over questions of their mean "
     "over seeds, with a bootstrap interval over both; "
-    "of a group of tasks all questions together, and the mean over tasks. Calls, tokens and seconds are a question."
+    "of a group of tasks all questions together, and the mean over tasks. "
+    "Calls, tokens and seconds are a question."
 )
 ERROR = "error.txt"
 
