@@ -146,7 +146,7 @@ def planned(variants: Sequence[Variant]) -> str:
         marks = _signatures(variant.recipe)
         for step in pipeline.steps():
             mark = marks.get(step.name, "")
-            if _complete(step):
+            if step.folder.is_dir() and _complete(step):
                 state = "complete"
             elif mark and first.get(mark, variant.title) != variant.title:
                 state = f"as in {first[mark]}"

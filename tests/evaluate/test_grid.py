@@ -147,3 +147,19 @@ def test_single_seed_of_the_old_flags_lies_in_out_itself(
 ) -> None:  # fmt: skip
     (cell,) = grid.plan([fakes.task()], ["direct"], [0], settings(tmp_path), flat=True)
     assert cell.folder == tmp_path / "out"
+
+
+def test_a_cell_does_not_profit_from_the_one_before(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    class Keeping(fakes.engine):  # type: ignore[misc, name-defined]
+        forgotten = 0
+
+        def forget(self) -> None:
+            self.forgotten += 1
+
+    chosen = settings(tmp_path)
+    cells = grid.plan([fakes.task(5)], ["direct"], [0, 1], chosen)
+    engine: Any = Keeping()
+    grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lambda line: None)
+    assert engine.forgotten == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from medexpert.records import UserError
 
@@ -128,6 +128,15 @@ class Streaming(Engine, Protocol):
         seed: int = 0,
     ) -> Iterator[str]:
         """The text of `complete([prompt])` in pieces, as it is made."""
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """An engine that keeps what earlier calls encoded, for later ones that begin alike."""
+
+    def forget(self) -> None:
+        """Drop it: what the next calls cost then does not depend on what was asked before."""
         ...
 
 

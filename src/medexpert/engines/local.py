@@ -349,6 +349,10 @@ class LocalEngine:
             seconds=old.seconds + time.perf_counter() - started,
         )
 
+    def forget(self) -> None:
+        """See `engines.base.Forgetful`."""
+        self.reuse.store.clear()
+
     def usage(self) -> Usage:
         return self._usage
 

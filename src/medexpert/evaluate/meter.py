@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
+from medexpert.engines.base import Forgetful
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -27,6 +28,9 @@ class Meter:
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self.path, self.engine = path, engine
+        if isinstance(engine, Forgetful):
+            # Else a strategy asked second would look cheaper for what the first one paid.
+            engine.forget()
         self.header: Mapping[str, Any] = manifest.read_json(path)
         self.started, self.before = time.monotonic(), engine.usage()
         self.answered = 0
