@@ -126,8 +126,8 @@ def _goals(by_name: dict[str, list[dict[str, Any]]], work: dict[str, Any]) -> li
 
 def _curves(by_name: dict[str, list[dict[str, Any]]]) -> list[str]:
     lines = [
-        "A LoRA moves far less than a step of bf16 in the first steps of such a small rate. Where a "
-        "compiled layer adds it before it rounds, it decides all halves; elsewhere it is rounded "
+        "In the first steps at so small a rate a LoRA moves far less than a step of bf16. Compiled "
+        "layers add it before they round, where it decides all halves; elsewhere it is rounded "
         "away (docs/log.md). In float32 compiled and plain losses agree.\n"
     ]
     for method in ("full", "lora"):

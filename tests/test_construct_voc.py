@@ -44,8 +44,8 @@ def number(prompt: str) -> int:
 
 def says(prompt: str) -> str:
     """Explains what it is told to; verifies rightly, but on item 4 never and on 5 once."""
-    if "Suppose the correct answer" in prompt:
-        choice = prompt.split('Suppose the correct answer is "')[1].split('"')[0]
+    if "Suppose that the answer below" in prompt:
+        choice = prompt.rsplit("\nAnswer: ", 1)[1].split("\n")[0].split(" (")[0]
         return f" Group {number(prompt)} took velorin and that speaks for {choice} most.\n\nMore."
     k = number(prompt)
     right = GOLD[k % 3]

@@ -61,6 +61,20 @@ def test_frozen_weights_come_out_bit_identical_and_merged_equals_adapter(
     manifest.verify(folder)
 
 
+def test_what_is_refused_costs_no_finished_stage(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapt"
+    go(load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=128"]), base_model, data, folder)
+    short = load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=16"])
+    with pytest.raises(UserError, match="adapt.sequence_length = 16: 12 longer than sequence_len"):
+        go(short, base_model, data, folder, key="other")
+    with pytest.raises(UserError, match="the model reads at most 204"):
+        long = load(recipe(), ["adapt.sequence_length=4096"])
+        go(long, base_model, data, folder, key="another")
+    manifest.verify(folder)
+
+
 def test_rows_longer_than_the_model_reads_are_refused(
     recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
 ) -> None:

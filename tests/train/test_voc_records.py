@@ -20,8 +20,8 @@ CHOICES = ("ferin", "velorin", "talin", "borin")
 
 def says(prompt: str) -> str:
     """A wrong verdict where C stands first, so that there are pairs of checks."""
-    if "Suppose the correct answer" in prompt:
-        letter = prompt.split('Suppose the correct answer is "')[1][0]
+    if "Suppose that the answer below" in prompt:
+        letter = prompt.rsplit("\nAnswer: ", 1)[1][0]
         return f" The text of this item has enough that speaks for {letter} here."
     first = prompt.split("at most one is right.\n[")[1][0]
     verdict = "D" if first == "C" else "B"

@@ -41,8 +41,9 @@ class TextScore:
 class Usage:
     """What an engine has done since it was opened; the difference of two readings is a cost.
 
-    `prompt_tokens` is what the prompts hold, `prefilled_tokens` what was really encoded of it: less
-    where prompts share their beginning. `cost` is money by the endpoint's prices, 0 if unknown.
+    `prompt_tokens` is what the prompts and what is scored behind them hold, `prefilled_tokens` what
+    was really encoded of it: less where prompts share their beginning. `cost` is money by the
+    endpoint's prices, 0 if unknown.
     """
 
     calls: int = 0

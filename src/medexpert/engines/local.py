@@ -195,7 +195,7 @@ class LocalEngine:
                 for _, values in zip(row.wanted, found, strict=False):
                     for choice, value in zip(row.choices, values, strict=True):
                         results[row.prompt][choice] += value
-        self._count([given for given, _ in encoded], 0, started)
+        self._count(len(prompts), ids, 0, started)
         return results
 
     @torch.inference_mode()
@@ -283,7 +283,9 @@ class LocalEngine:
                 else:
                     made = generate(self.model, self.tokenizer, *taken)
             results |= {leaf.index: one for leaf, one in zip(batch.leaves, made, strict=True)}
-        self._count(rows, sum(completion.tokens for completion in results.values()), started)
+        self._count(
+            len(rows), rows, sum(completion.tokens for completion in results.values()), started
+        )
         return [results[k] for k in range(len(prompts))]
 
     def stream(
@@ -319,7 +321,7 @@ class LocalEngine:
         try:
             yield from decoding.pieces()
         finally:  # a reader may stop listening
-            self._count(rows, len(decoding.made[0]), started)
+            self._count(1, rows, len(decoding.made[0]), started)
 
     def _given(self, prompts: Sequence[str], max_tokens: int) -> list[Ids]:
         return [
@@ -338,11 +340,11 @@ class LocalEngine:
             self.network, self.tokenizer, batch.leaves, settings, seeds, self.reading.ends
         )
 
-    def _count(self, rows: Sequence[Ids], generated: int, started: float) -> None:
-        """One more call a row; what was really encoded is `reuse.encoded` of all calls so far."""
+    def _count(self, calls: int, rows: Sequence[Ids], generated: int, started: float) -> None:
+        """`rows` are what would be encoded without sharing; what was is `reuse.encoded` so far."""
         old = self._usage
         self._usage = Usage(
-            calls=old.calls + len(rows),
+            calls=old.calls + calls,
             prompt_tokens=old.prompt_tokens + sum(map(len, rows)),
             prefilled_tokens=self.reuse.encoded,
             generated_tokens=old.generated_tokens + generated,

@@ -57,10 +57,12 @@ def run_stage(
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
     set_up_repeatable()
     with parallel.open_world() as world:
-        if world.first:
-            (folder / manifest.MANIFEST).unlink(missing_ok=True)
         speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
+        stage.prepare()
+        # A setting that is refused above must not cost a stage that was finished before.
+        if world.first:
+            (folder / manifest.MANIFEST).unlink(missing_ok=True)
         outcome = stage.train(heldout, dev)
         return stage.save(outcome, checked) if world.first else {}
 
@@ -173,6 +175,12 @@ class _Stage:
     def plan(self, store: Store) -> Plan:
         """Which rows each step reads."""
         settings = self.settings
+        lost = ", ".join(f"{n} {why}" for why, n in self.account.dropped.items())
+        if not len(store):
+            raise UserError(
+                f"nothing is left to train on at {self.name}.sequence_length = "
+                f"{settings.sequence_length}: {lost or 'no items'}", where=str(self.data),
+            )  # fmt: skip
         plan = Plan(
             store,
             capacity=settings.sequence_length,
@@ -185,7 +193,6 @@ class _Stage:
             unit="piece" if settings.objective == "preference" else "token",
             fence=self.account.fence,
         )
-        lost = ", ".join(f"{n} {why}" for why, n in self.account.dropped.items())
         self.say(
             f"{self.name}: {self.account.items} items ({self.account.split_items} split, "
             f"{self.account.not_read} beyond max_tokens{', dropped: ' + lost if lost else ''}), "
@@ -195,10 +202,13 @@ class _Stage:
 
     # -- training ----------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Read the data and plan the steps: all that can be refused before anything is changed."""
+        self.plan_ = self.plan(self.store())
+
     def train(self, heldout: Heldout | None, dev: Dev | None) -> Outcome:
         """Train; the outcome carries the trained model on the first process."""
-        recipe, settings = self.recipe, self.settings
-        self.plan_ = plan = self.plan(self.store())
+        recipe, settings, plan = self.recipe, self.settings, self.plan_
         rate = speed.measured_matmul_rate(self.world.device, DTYPES[settings.dtype])
         flops = cost.flops_per_token(cost.read_shape(self.parent), settings)
         plain: Any = unwrapped(self.model)
