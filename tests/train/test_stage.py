@@ -67,10 +67,10 @@ def test_what_is_refused_costs_no_finished_stage(
     folder = tmp_path / "adapt"
     go(load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=128"]), base_model, data, folder)
     short = load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=16"])
-    with pytest.raises(UserError, match="adapt.sequence_length = 16: 12 longer than sequence_len"):
+    with pytest.raises(UserError, match=r"adapt\.sequence_length = 16: 12 longer than sequence_len"):
         go(short, base_model, data, folder, key="other")
+    long = load(recipe(), ["adapt.sequence_length=4096"])
     with pytest.raises(UserError, match="the model reads at most 204"):
-        long = load(recipe(), ["adapt.sequence_length=4096"])
         go(long, base_model, data, folder, key="another")
     manifest.verify(folder)
 

@@ -217,7 +217,7 @@ def _example_readers() -> list[tuple[str, str, bytes]]:
         ("cmexam", "val.csv", CMEXAM.encode()),
         ("cmb", "CMB-train.json", _value([CMB] * 5)),
         ("apollo", "a.jsonl", _lines(*_each(
-            {"question": "何者？", "options": "(A) 甲.\n(B) 乙.", "answer": "(A)", "source": "x"}))),
+            {"question": "何者？", "options": "(A) 甲.\n(B) 乙.", "answer": "(A)", "source": ""}))),
         ("medquad", "0000001.xml", MEDQUAD.format(1, 1).encode()),
         ("liveqa", "test.xml", LIVEQA_XML.encode()),
         ("liveqa", "l.jsonl", _lines(*_each(LIVEQA))),
