@@ -27,10 +27,12 @@ def direct(work: dict[str, Any], engine: Any) -> dict[str, Any]:
 
     questions = read_questions(work)
     list(Direct().predict(questions[:1], engine, protocol=PROTOCOL, seed=1))
+    worked = time.process_time()
     seconds, usage, made = timed(engine, Direct(), questions)
+    cpu = time.process_time() - worked
     logprobs = [prediction.trace["logprobs"] for prediction in made]
     scores = [[row[c] for c in q.choices] for q, row in zip(questions, logprobs, strict=True)]
-    return {"seconds": seconds, "usage": usage, "scores": scores}
+    return {"seconds": seconds, "cpu_seconds": cpu, "usage": usage, "scores": scores}
 
 
 def voc(work: dict[str, Any], engine: Any) -> dict[str, Any]:

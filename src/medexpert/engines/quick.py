@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-BLOCK = 128
-"""Queries multiplied at once; keys behind a block are not looked at."""
+BLOCK = 64
+"""Queries multiplied at once; keys behind a block are not looked at. Measured: with 128 the scores of
+float32 leave the cache."""
 NAME = "medexpert_blocks"
 _HARMLESS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states",
              "return_dict", "cache_position", "is_causal"}  # fmt: skip
