@@ -21,7 +21,7 @@ from medexpert.engines.http.settings import LABELS
 from medexpert.engines.tokenizer import Tokenizer
 from medexpert.evaluate.tasks import task_named
 from medexpert.prompt.asking import direct_prompt
-from medexpert.prompt.template import render_request
+from medexpert.prompt.template import render_chat
 from medexpert.records import UserError
 
 SERVERS = ("transformers", "llamacpp", "vllm")
@@ -152,12 +152,14 @@ def measured(server: Running, model: Path, local: Any, count: int) -> dict[str, 
 
 def text_agreement(engine: HttpEngine, local: Any, count: int) -> dict[str, Any]:
     """How many greedy texts are the local engine's to the character, and what was counted."""
-    fields = [{"question": q.question, "evidence": "\n".join(q.contexts), "choice": "yes",
-               "choices": list(q.choices)} for q in questions(count)]  # fmt: skip
-    prompts = [render_request("voc.hypothesise", f, chat=local.chat) for f in fields]
+    talks = [
+        [{"role": "user", "content": "\n".join([*q.contexts, f"Why: {q.question}"])}]
+        for q in questions(count)
+    ]
+    prompts = [render_chat(talk, local.chat, reply=True) for talk in talks]
     asked = prompts
     if engine.offer.api == "chat":
-        asked = [render_request("voc.hypothesise", f, chat=engine.chat) for f in fields]
+        asked = [render_chat(talk, engine.chat, reply=True) for talk in talks]
     before = engine.usage()
     started = time.perf_counter()
     made = engine.complete(asked, max_tokens=TOKENS)
@@ -187,8 +189,6 @@ def label_agreement(engine: HttpEngine, local: Any, count: int) -> dict[str, Any
     asked = [direct_prompt(q, "reasoning-required", local.chat) for q in questions(count)]
     prompts, labels = [item.prompt for item in asked], list(asked[0].labels)
     if engine.offer.api == "chat":
-        from medexpert.prompt.template import render_chat
-
         talks = [[{"role": "user", "content": prompt}] for prompt in prompts]
         theirs = [render_chat(talk, local.chat, reply=True) for talk in talks]
         right = local.choice_logprobs(theirs, [label.strip() for label in labels])
