@@ -183,6 +183,15 @@ def table(facts: dict[str, Any]) -> str:
             + (f"{100 * statistics.mean(equal):.0f} % | " if equal else " | ")
             + (f"{statistics.median(words):.0f} |" if words else " |")
         )
+    stretch = statistics.median(
+        row["seconds"] * machine_["threads"] / row["processor_seconds"] for row in facts["runs"]
+    )
+    if stretch > 1.5:
+        lines += [
+            "",
+            f"Other work held the machine: the clock ran {stretch:.1f} times as long as the"
+            " processors worked here, unevenly. Compare tokens a processor second.",
+        ]
     tokens = statistics.median(row["prompt_tokens"] / row["calls"] for row in facts["runs"])
     lines += [
         "",
