@@ -32,6 +32,7 @@ from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
 from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
+from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
 from medexpert.train.watch import Dev, Heldout, Instruments
 
@@ -55,6 +56,8 @@ def run_stage(
     {} on every process but the first.
     """
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
+    settings = recipe.stage(name).learned_by(recipe.seed)
+    refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
     with parallel.open_world() as world:
         speed.set_up_threads(recipe.threads)
