@@ -33,7 +33,9 @@ Make = Callable[..., "Held"]
 class Held:
     """A tiny model, its masters and optimiser, and the checkpointer under test."""
 
-    def __init__(self, model: Any, folder: Path, key: str = "key", keep: int = 2, **more: Any) -> None:
+    def __init__(
+        self, model: Any, folder: Path, key: str = "key", keep: int = 2, **more: Any
+    ) -> None:
         self.said: list[str] = []
         self.masters = Masters(model, torch.bfloat16)
         self.optimizer = adamw(self.masters, Stage())
