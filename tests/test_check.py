@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from medexpert.check import check, plan, stage_tokens
+from medexpert.pipeline import Pipeline
 from medexpert.recipe import load
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
@@ -77,3 +80,84 @@ def test_tokens_follow_characters_epochs_and_cap() -> None:
     assert stage_tokens("instruct", Stage(), estimate) == 200
     assert stage_tokens("instruct", Stage(epochs=2), estimate) == 400
     assert stage_tokens("instruct", Stage(epochs=2, max_tokens=300), estimate) == 300
+
+
+def problems_of(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        check(load(path, overrides), print)
+    return str(caught.value).splitlines()
+
+
+CPOLY = ['adapt.method="cpoly"', "adapt.lora.rank=2"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        ([*CPOLY, 'adapt.cpoly.merge="chat.qqa"'],
+         r"adapt\.cpoly\.merge: unknown task 'chat\.qqa'.*did you mean 'chat\.qa'\?"),
+        ([*CPOLY, 'adapt.cpoly.tasks={a=["trialgen"], b=["trialgem", "*.lm_evil"]}'],
+         r"adapt\.cpoly\.tasks: no example belongs to task 'b'"),
+        ([*CPOLY, 'adapt.cpoly.tasks={a=["trial*"], b=["*gen"]}'],
+         r"adapt\.cpoly\.tasks: 'trialgen' belongs to two tasks, 'a' and 'b'"),
+        (['knowledge.freeze=["model.layer.0.*"]'],
+         r"knowledge\.freeze: no parameter of the model matches 'model\.layer\.0\.\*'"),
+        (['knowledge.freeze=["*"]'], r"knowledge\.freeze = '\*' leaves nothing to train"),
+        (['adapt.freeze=["*lora_C*"]'], r"adapt\.freeze: no parameter .* matches '\*lora_C\*'"),
+        (["knowledge.meter.stop_general=0.1", "knowledge.meter.at=[0.5, 1.0]"],
+         r"knowledge\.meter\.stop_general needs the start to compare with"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_train_are_told(
+    recipe: Callable[..., Path], overrides: list[str], error: str
+) -> None:
+    (line,) = problems_of(recipe(), *overrides)
+    assert re.search(error, line)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*CPOLY, 'adapt.cpoly.merge="pubmedqa.lm_eval"', 'adapt.freeze=["*.mlp.*.common_?"]'],
+        [*CPOLY, 'adapt.cpoly.tasks={a=["trialgen"]}', 'adapt.cpoly.merge="a"'],
+        ['adapt.freeze=["*.layers.0.*.lora_A.*"]', 'knowledge.freeze=["*embed_tokens*"]'],
+        ['adapt.method="dora"', 'adapt.freeze=["*magnitude*"]', 'instruct.freeze=["lm_head.*"]'],
+        ["knowledge.meter.stop_general=0.1", "knowledge.meter.at=[0.0, 1.0]"],
+    ],
+)
+def test_settings_that_can_train_are_no_problem(
+    recipe: Callable[..., Path], overrides: list[str]
+) -> None:
+    assert check(load(recipe(), overrides), print).endswith("no problem found")
+
+
+def test_tasks_are_held_against_the_data_once_it_is_built(recipe: Callable[..., Path]) -> None:
+    path, wrong = recipe(), [*CPOLY, 'adapt.cpoly.merge="chat.qa"']
+    assert "no problem" in check(load(path, wrong), print)  # a template that the data might have
+    built = Pipeline(load(path), lambda line: None)
+    built.run([built.data_step()])
+    (line,) = problems_of(path, *wrong)
+    assert line.startswith("adapt.cpoly.merge: unknown task 'chat.qa'; allowed: pubmedqa.lm_eval")
+    (line,) = problems_of(path, *CPOLY, 'adapt.cpoly.tasks={a=["trialgen"], b=["chat.*"]}')
+    assert "no example belongs to task 'b' of cpoly.tasks" in line
+    # Data of other settings does not count.
+    assert "no problem" in check(load(path, [*wrong, "seed=1"]), print)
+
+
+def test_a_tracker_that_is_not_installed(recipe: Callable[..., Path], monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    (line,) = problems_of(recipe(), "tracker=wandb")
+    assert line.startswith("tracker: tracker = 'wandb' needs a package that is not installed")
+
+
+def test_own_examples_that_are_all_bad(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    good = {"question": "Why?", "answer": "It is how the vessel wall answers."}
+    row = {"id": "1", "source": "m", "kind": "qa", "template": "chat.qa", "fields": good}
+    own.write_text('{"id": 1}\n{"question": "Why?"}\n')
+    source = f'data.instruct=[{{source="own-examples", path="{own}"}}]'
+    (line,) = problems_of(recipe(), source)
+    assert "own.jsonl: 2 of 2 rows are bad" in line
+    assert f"{own}:1: " in line
+    own.write_text(json.dumps(row))
+    assert "no problem" in check(load(recipe(), [source]), print)

@@ -35,11 +35,29 @@ def check(recipe: Run, say: Say) -> str:
     problems += found
     problems += evaluation_problems(recipe)
     shape = _base_shape(recipe, say, problems)
+    problems += _settings_problems(recipe, say, known=not problems)
     if not problems:
         problems += _resource_problems(recipe, shape)
     if problems:
         raise UserError("\n".join(problems))
     return "\n".join(_summary(recipe, shape, estimate))
+
+
+def _settings_problems(recipe: Run, say: Say, *, known: bool) -> list[str]:
+    """Settings that cannot train; `known`: the sources and the base model are there and read."""
+    from medexpert.model.base import fetch
+    from medexpert.pipeline import Pipeline
+    from medexpert.train import untrainable
+
+    if not known:
+        return untrainable.problems(recipe, None, {})
+    files: dict[StageName, Path] = {}
+    pipeline = Pipeline(recipe, say)
+    by_task = [name for name in recipe.stages() if recipe.stage(name).method == "cpoly"]
+    if by_task and pipeline.data_step().complete():
+        files = {name: pipeline.data_file(name) for name in by_task}
+    base = fetch(recipe.base.model, revision=recipe.base.revision, progress=say)
+    return untrainable.problems(recipe, base, files)
 
 
 def require_evaluation(recipe: Run) -> None:

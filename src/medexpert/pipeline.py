@@ -126,11 +126,8 @@ class Pipeline:
         from medexpert import instruments, launch
 
         def key() -> str:
-            settings = self.recipe.stage(stage).model_dump(mode="json")
-            # How often a checkpoint is written does not change what is learned.
-            for name in ("enabled", "checkpoint_every", "checkpoints"):
-                settings.pop(name)
-            settings["cpoly"]["order"] = list(settings["cpoly"]["tasks"])  # a digest sorts names
+            settings = self.recipe.stage(stage).learned_by(self.recipe.seed)
+            seed = settings.pop("seed")
             made = TRAIN_FORMATS[settings["method"]]
             parent = self._model_digest(self.parent(stage))
             file = self.data_file(stage)
@@ -138,7 +135,7 @@ class Pipeline:
             if stage != "knowledge":
                 # Examples name their template; its wording is part of what is trained on.
                 inputs.append(digest(_template_ids(file, file.stat().st_mtime_ns)))
-            return digest(["train", made, stage, settings, self.recipe.seed, *inputs])
+            return digest(["train", made, stage, settings, seed, *inputs])
 
         def work(key: str) -> None:
             self._let_go()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -150,3 +150,10 @@ class Stage(Strict):
     infill: Infill = Infill()
     preference: Preference = Preference()
     meter: Meter = Meter()
+
+    def learned_by(self, seed: int) -> dict[str, Any]:
+        """What decides what is learned, as JSON; how often a checkpoint is written does not."""
+        left = {"enabled", "checkpoint_every", "checkpoints"}
+        found = {**self.model_dump(mode="json", exclude=left), "seed": seed}
+        found["cpoly"]["order"] = list(self.cpoly.tasks)  # a digest sorts names
+        return found

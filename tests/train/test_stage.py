@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,29 @@ def test_an_unknown_task_to_merge_is_told_before_training(
     with pytest.raises(UserError, match=r"adapt\.cpoly\.merge: unknown task 'nothing'"):
         go(settings, base_model, data, tmp_path / "adapt")
     assert not (tmp_path / "adapt" / "log.jsonl").exists()
+
+
+def test_a_stopped_stage_is_not_started_over_with_other_settings(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder, lines = tmp_path / "adapt", ["adapt.sequence_length=128", "adapt.checkpoint_every=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage._Stage, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            go(load(recipe(), [*lines, "adapt.epochs=0.5"]), base_model, data, folder)
+    kept = sorted(path.name for path in (folder / "state").iterdir())
+    tokens = manifest.read_json(folder / "tokens" / manifest.MANIFEST)
+    assert kept
+    error = r"adapt/state: step-\d+ .*\(epochs was 0\.5, is 1\.0\): .* remove this folder"
+    with pytest.raises(UserError, match=error):
+        go(load(recipe(), [*lines, "adapt.epochs=1"]), base_model, data, folder, key="other")
+    assert sorted(path.name for path in (folder / "state").iterdir()) == kept
+    assert manifest.read_json(folder / "tokens" / manifest.MANIFEST) == tokens
+    shutil.rmtree(folder / "state")
+    assert go(load(recipe(), [*lines, "adapt.epochs=1"]), base_model, data, folder, key="other")
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])

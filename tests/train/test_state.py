@@ -33,13 +33,15 @@ Make = Callable[..., "Held"]
 class Held:
     """A tiny model, its masters and optimiser, and the checkpointer under test."""
 
-    def __init__(self, model: Any, folder: Path, key: str = "key", keep: int = 2) -> None:
+    def __init__(
+        self, model: Any, folder: Path, key: str = "key", keep: int = 2, **more: Any
+    ) -> None:
         self.said: list[str] = []
         self.masters = Masters(model, torch.bfloat16)
         self.optimizer = adamw(self.masters, Stage())
         self.folder = folder
         self.checkpoints = Checkpointer(
-            folder, key, self.masters, self.optimizer, ALONE, keep, self.said.append
+            folder, key, self.masters, self.optimizer, ALONE, keep, self.said.append, **more
         )
 
     def step(self, seed: int) -> None:
@@ -191,19 +193,39 @@ def test_half_written_folders_are_swept_and_never_loaded(make: Make) -> None:
     assert not partial.exists()
 
 
-def test_another_key_is_passed_over_then_makes_room(make: Make) -> None:
-    one = make()
+def test_checkpoints_of_another_key_are_refused_and_kept(make: Make) -> None:
+    before = {"epochs": 1.0, "lora": {"rank": 8}}
+    one = make(settings=before)
     for step in (5, 6):
         one.step(step)
         one.checkpoints.save(Progress(step))
     one.checkpoints.wait()
-    other = make(key="other")
-    assert other.checkpoints.restore() == Progress()
-    assert sum("made with other settings or data" in line for line in other.said) == 2
-    other.checkpoints.save(Progress(1))
-    other.checkpoints.wait()
-    assert [p.name for p in found(one.folder)] == ["step-000001"]
-    assert make(key="other").checkpoints.restore().step == 1
+    other = make(key="other", settings={**before, "epochs": 3.0})
+    error = r"state: step-000006 .*\(epochs was 1\.0, is 3\.0\): use .* or remove this folder"
+    with pytest.raises(UserError, match=error):
+        other.checkpoints.restore()
+    with pytest.raises(UserError, match=r"\(the same settings: its data, start or .* differ\)"):
+        make(key="other", settings=before).checkpoints.restore()
+    assert [p.name for p in found(one.folder)] == ["step-000005", "step-000006"]
+    assert make(settings=before).checkpoints.restore().step == 6
+
+
+def test_rotation_touches_no_later_step(make: Make) -> None:
+    one = make(keep=1)
+    for step in (6, 1):
+        one.checkpoints.save(Progress(step))
+    one.checkpoints.wait()
+    assert [p.name for p in found(one.folder)] == ["step-000001", "step-000006"]
+
+
+def test_settings_are_told_apart_by_dotted_key() -> None:
+    before = Stage().learned_by(1)
+    flat = state.flattened(before)
+    assert flat["lora.rank"] == 16
+    assert flat["cpoly.tasks"] == {}
+    assert "checkpoints" not in flat
+    now = Stage(lora={"rank": 4}, checkpoints=7).learned_by(2)
+    assert state._difference(before, now) == "lora.rank was 16, is 4; seed was 1, is 2"
 
 
 def test_rotation_keeps_as_many_as_asked_and_a_step_can_be_saved_again(make: Make) -> None:

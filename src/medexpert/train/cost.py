@@ -97,6 +97,11 @@ def read_shape(folder: Path) -> Shape:
     if folders.is_adapter(folder):
         parent = folder / str(folders.read_lineage(folder).get("parent", ""))
         return read_shape(parent.resolve())
+    return shape_of(weightless(folder))
+
+
+def weightless(folder: Path) -> Any:
+    """The model of a folder on the meta device: names and sizes. Raises UserError as read_shape."""
     folders.check_config(folder)
     import torch
     import transformers
@@ -113,7 +118,7 @@ def read_shape(folder: Path) -> Shape:
         raise UserError(
             f"its architecture cannot be built from config.json: {line}", where=str(folder)
         ) from None
-    return shape_of(model)
+    return model
 
 
 def shape_of(model: Any) -> Shape:

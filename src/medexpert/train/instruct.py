@@ -6,7 +6,7 @@ on answers only, each assistant turn and its end-of-turn included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 from medexpert.prompt.template import ChatFormat, Segment, render_all
 from medexpert.recipe_train import CPoly, Stage
-from medexpert.records import Example, UserError, read_jsonl
+from medexpert.records import Example, UserError, read_jsonl, unknown_name
 from medexpert.train.batches import IGNORE, Account, Encoder, Piece, segment_piece
 
 
@@ -109,10 +109,24 @@ def task_names(path: Path, settings: Stage) -> tuple[str, ...]:
     found = set(tasks_of(settings.cpoly, read_jsonl(path, Example), str(path)))
     if not settings.cpoly.tasks:
         return tuple(sorted(found))
-    for task in settings.cpoly.tasks:
-        if task not in found:
-            raise UserError(f"no example belongs to task {task!r} of cpoly.tasks", where=str(path))
+    _all_found(settings.cpoly, found, str(path))
     return tuple(settings.cpoly.tasks)
+
+
+def _all_found(cpoly: CPoly, found: Collection[str], where: str) -> None:
+    for task in cpoly.tasks:
+        if task not in found:
+            raise UserError(f"no example belongs to task {task!r} of cpoly.tasks", where=where)
+
+
+def merged_task(cpoly: CPoly, tasks: Sequence[str], stage: str) -> str:
+    """The task whose weights become the model of `stage`; "" where there are no tasks.
+
+    Raises UserError when `cpoly.merge` names none of them.
+    """
+    if cpoly.merge and tasks and cpoly.merge not in tasks:
+        raise unknown_name("task", cpoly.merge, tasks, where=f"{stage}.cpoly.merge")
+    return cpoly.merge or (tasks[0] if tasks else "")
 
 
 def task_number(
@@ -131,10 +145,17 @@ def tasks_of(cpoly: CPoly, examples: Iterable[Example], path: str) -> Iterator[s
         yield _task(cpoly, example, f"{path}:{number}")
 
 
-def check_tasks(cpoly: CPoly, names: Iterable[str], where: str) -> None:
-    """Raises UserError when one of `names` (templates, sources) belongs to two tasks."""
-    for name in names:
-        _at_most_one(cpoly, (name,), f"{name!r}", where)
+def check_tasks(
+    cpoly: CPoly, names: Iterable[str], where: str, *, possible: Iterable[str] = ()
+) -> None:
+    """What of the tasks can be told before the data is there.
+
+    Raises UserError when one of `names` (templates and sources that will occur) belongs to two
+    tasks, and when a task has none of them and none of the `possible` ones either.
+    """
+    found = {_at_most_one(cpoly, (name,), f"{name!r}", where) for name in names}
+    found |= {task for name in possible for task in _claiming(cpoly, (name,))}
+    _all_found(cpoly, found, where)
 
 
 def _task(cpoly: CPoly, example: Example, where: str) -> str:
@@ -152,13 +173,18 @@ def _task(cpoly: CPoly, example: Example, where: str) -> str:
 
 
 def _at_most_one(cpoly: CPoly, names: tuple[str, ...], called: str, where: str) -> str:
-    found = [
-        task
-        for task, patterns in cpoly.tasks.items()
-        if any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-    ]
+    found = _claiming(cpoly, names)
     if len(found) > 1:
         raise UserError(
             f"{called} belongs to two tasks, {found[0]!r} and {found[1]!r}", where=where
         )
     return found[0] if found else ""
+
+
+def _claiming(cpoly: CPoly, names: tuple[str, ...]) -> list[str]:
+    """The tasks with a pattern that one of the names fits."""
+    return [
+        task
+        for task, patterns in cpoly.tasks.items()
+        if any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+    ]

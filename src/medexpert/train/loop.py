@@ -101,7 +101,7 @@ class _Run:
         self.optimizer = adamw(self.weights, settings)
         self.checkpoints = state.Checkpointer(
             job.folder / "state", job.key, self.weights, self.optimizer, world,
-            settings.checkpoints, job.say,
+            settings.checkpoints, job.say, settings.learned_by(job.seed),
         )  # fmt: skip
         self.at = self.checkpoints.restore()
         if self.at.step:

@@ -23,7 +23,7 @@ from medexpert.model.special_tokens import add_infill_tokens
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
-from medexpert.records import UserError, digest, unknown_name
+from medexpert.records import UserError, digest
 from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
 from medexpert.train.batches import Account, Piece
 from medexpert.train.faults import repeatable, set_up_repeatable
@@ -32,6 +32,7 @@ from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
 from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
+from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
 from medexpert.train.watch import Dev, Heldout, Instruments
 
@@ -55,6 +56,8 @@ def run_stage(
     {} on every process but the first.
     """
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
+    settings = recipe.stage(name).learned_by(recipe.seed)
+    refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
     with parallel.open_world() as world:
         speed.set_up_threads(recipe.threads)
@@ -253,10 +256,7 @@ class _Stage:
 
     def merged_task(self) -> str:
         """C-Poly: the task whose weights become the stage's model; "" for other methods."""
-        wanted = self.settings.cpoly.merge
-        if wanted and self.tasks and wanted not in self.tasks:
-            raise unknown_name("task", wanted, self.tasks, where=f"{self.name}.cpoly.merge")
-        return wanted or (self.tasks[0] if self.tasks else "")
+        return instruct.merged_task(self.settings.cpoly, self.tasks, self.name)
 
     # -- saving ------------------------------------------------------------------------------------
 

@@ -64,8 +64,9 @@ class Progress:
 class Checkpointer:
     """Checkpoints of one run under `folder`: `step-NNNNNN` (the newest `keep`) and `best`.
 
-    `key` names the settings and data; checkpoints of another key are passed over. `restore`,
-    `save`, `save_best`, `best`, `due` and `wait` are collective.
+    `key` names the settings and data; beside checkpoints of another key it refuses to work.
+    `settings` go into each checkpoint, to tell later what differs. `restore`, `save`,
+    `save_best`, `best`, `due` and `wait` are collective.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Checkpointer:
         world: World,
         keep: int = KEEP,
         say: Callable[[str], None] = lambda line: None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.key, self.keep = folder, key, keep
+        self.settings = dict(settings or {})
         self.weights, self.optimizer, self.world = weights, optimizer, world
         self.say = world.only_first(say)
         # The thread's own group: its messages must not mix with those of the training.
@@ -141,6 +144,7 @@ class Checkpointer:
         copies = self._copy(tensors)
         facts = {
             "key": self.key,
+            "settings": self.settings,
             "progress": asdict(progress),
             "processes": self.world.size,
             "steps": self._steps() if moments else {},
@@ -165,13 +169,9 @@ class Checkpointer:
         self._thread.start()
 
     def _rotate(self, newest: str) -> None:
-        """Keep `newest` and those before it, `keep` in all.
-
-        Checkpoints of a later step are another key's, passed over by `restore`: they go now that
-        there is one to continue from.
-        """
+        """Keep `newest` and those before it, `keep` in all; they are all of this key."""
         upto = [path for path in found(self.folder) if _number(path.name) <= _number(newest)]
-        for old in set(found(self.folder)) - set(upto[-self.keep :]):
+        for old in upto[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def _tensors(self, *, moments: bool) -> dict[str, torch.Tensor]:
@@ -221,8 +221,10 @@ class Checkpointer:
     def restore(self) -> Progress:
         """Load the newest intact checkpoint made with `key`; a fresh Progress without one.
 
-        A damaged checkpoint is named and removed, and the one before it is taken.
+        A damaged checkpoint is named and removed, and the one before it is taken. Raises UserError
+        when there is one of another key.
         """
+        refuse_others(self.folder, self.key, self.settings)
         if self.world.first:
             for partial in self.folder.glob(".*.partial*"):
                 shutil.rmtree(partial, ignore_errors=True)
@@ -252,7 +254,7 @@ class Checkpointer:
         fault, other = "", False
         try:
             facts = manifest.verify(folder, checksums=False)
-            other = facts["key"] != self.key or "steps" not in facts
+            other = _is_other(facts, self.key)
             for number, (name, file) in enumerate(sorted(facts["files"].items())):
                 mine = not other and number % self.world.size == self.world.rank
                 if mine and manifest.sha256_file(folder / name) != file["sha256"]:
@@ -309,6 +311,49 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
         shard: torch.Tensor = tensor.to_local()
         return shard
     return tensor
+
+
+def refuse_others(folder: Path, key: str, settings: Mapping[str, Any]) -> None:
+    """Raise UserError when `folder` holds a checkpoint of another key: hours of work, perhaps.
+
+    Tells which settings differ, or that it is not the settings. Only manifests are read; one that
+    cannot be read is left to `Checkpointer.restore`.
+    """
+    for path in reversed(found(folder)):
+        try:
+            facts = manifest.read_json(path / manifest.MANIFEST)
+        except (UserError, OSError):
+            continue
+        if "key" in facts and _is_other(facts, key):
+            raise UserError(
+                f"{path.name} in it was made with other settings or data "
+                f"({_difference(facts.get('settings'), settings)}): use those of before to "
+                "continue, or remove this folder to start over",
+                where=str(folder),
+            )
+
+
+def _is_other(facts: Mapping[str, Any], key: str) -> bool:
+    """Whether a checkpoint is of another key, or of a version that wrote no "steps"."""
+    return bool(facts["key"] != key or "steps" not in facts)
+
+
+def _difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    if not before:
+        return "it does not tell which settings it had"
+    one, other = flattened(before), flattened(now)
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    told = [f"{name} was {one.get(name)!r}, is {other.get(name)!r}" for name in names]
+    return "; ".join(told) or "the same settings: its data, start or the program's version differ"
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key, as a recipe's errors name them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else None
+        flat |= inner or {f"{prefix}{name}": value}
+    return flat
 
 
 def found(folder: Path) -> list[Path]:

@@ -21,6 +21,8 @@ from medexpert.records import UserError, digest, unknown_name
 Say = Callable[[str], None]
 Config = Mapping[str, Any]
 PROJECT = "medexpert"
+LIBRARIES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
+"""The module that each tracker needs."""
 
 
 class Backend(Protocol):
@@ -98,6 +100,15 @@ def open_tracker(
     return Tracker(name, place / f"{identity}.step", backend, say)
 
 
+def require_tracker(name: str) -> None:
+    """Raise UserError when the library of tracker `name` is not installed, with its pip line.
+
+    Imports it; trackio takes its folder then, so this is not for a process that trains later.
+    """
+    if name != "none":
+        _imported(LIBRARIES[name], name)
+
+
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -128,7 +139,7 @@ class _TensorBoard:
     purges = True
 
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
-        self.module = _imported("torch.utils.tensorboard", "tensorboard")
+        self.module = _imported(LIBRARIES["tensorboard"], "tensorboard")
         self.folder, self.config = folder / identity, config
 
     def start(self, step: int) -> None:
@@ -155,7 +166,7 @@ class _Trackio:
 
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
         os.environ["TRACKIO_DIR"] = str(folder.resolve())
-        self.module = _imported("trackio", "trackio")
+        self.module = _imported(LIBRARIES["trackio"], "trackio")
         self.identity, self.config = identity, config
 
     def start(self, step: int) -> None:
@@ -181,7 +192,7 @@ class _Wandb:
     def __init__(self, folder: Path, identity: str, config: Config) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
-        self.module = _imported("wandb", "wandb")
+        self.module = _imported(LIBRARIES["wandb"], "wandb")
         self.folder, self.identity, self.config = folder, identity, config
 
     def start(self, step: int) -> None:

@@ -31,6 +31,15 @@ class Instruments:
     tokenizer: Any = None
 
 
+def check_meter(name: str, settings: Meter) -> None:
+    """Raise UserError when the stop rule of stage `name` has nothing to compare with."""
+    if settings.stop_general and 0.0 not in settings.at:
+        raise UserError(
+            f"{name}.meter.stop_general needs the start to compare with: put 0 into meter.at",
+            where=name,
+        )
+
+
 class Watch:
     """When to measure, what was found, what follows. `found` lives in the checkpoint."""
 
@@ -46,11 +55,7 @@ class Watch:
             raise UserError(f"{name}.meter.at is set, but no held-out text is there", where=name)
         if settings.select != "last" and instruments.dev is None:
             raise UserError(f"{name}.meter.select is set, but the task has no dev fold", where=name)
-        if settings.stop_general and 0.0 not in settings.at:
-            raise UserError(
-                f"{name}.meter.stop_general needs the start to compare with: put 0 into meter.at",
-                where=name,
-            )
+        check_meter(name, settings)
         self.name, self.settings, self.instruments = name, settings, instruments
         self.found = found
         self.at_heldout = {round(share * steps) for share in settings.at}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from medexpert.data import catalogue, mix
+from medexpert.data.build.bad_rows import Places, check_shares
 from medexpert.data.build.clean import characters
 from medexpert.data.build.plan import files_of
 from medexpert.data.build.run import filter_problems
@@ -14,7 +15,7 @@ from medexpert.data.build.sources import open_items, stamp
 from medexpert.data.build.use import check_use, source_list_problems
 from medexpert.data.quarantine.prepare import index_of
 from medexpert.data.readers import READERS
-from medexpert.data.readers.rows import Fault, Item, Part, Reader, Row
+from medexpert.data.readers.rows import Change, Fault, Item, Part, Reader, Row
 from medexpert.recipe import Run, StageName
 from medexpert.recipe_data import Data, Source
 from medexpert.records import Document, Example, UserError
@@ -137,9 +138,30 @@ def _size(recipe: Run, stage: StageName, source: Source) -> _Size:
             of = origin if source.of else ""
             items = open_items(recipe, source, entry, parts, of)
             sample = [(1.0, item) for item in islice(items, SAMPLE if of else None)]
+            if not of:
+                _check_rows(recipe, source, entry, [item for _, item in sample])
         for weight, item in sample:
             found.add(item, entry, recipe.data, weight)
     return found
+
+
+def _check_rows(
+    recipe: Run, source: Source, entry: catalogue.SourceEntry, items: list[Item]
+) -> None:
+    """Raise UserError when all rows of a source have more bad ones than the build allows a file.
+
+    The build asks this file by file: what is told here, it would tell, too.
+    """
+    places = Places(hidden=source.phi != "off")
+    file = places.file(source.path or entry.name)
+    faults = [
+        (file, places.row(source.path, item.where), places.what(item.what))
+        for item in items
+        if isinstance(item, Fault)
+    ]
+    rows = sum(not isinstance(item, Change) for item in items)
+    shares = {"files": {file: [rows, len(faults), 1]}, "faults": faults}
+    check_shares(entry, [shares], recipe.data.max_bad_rows)
 
 
 def _sample(reader: Reader, parts: list[Part], limit: int) -> list[tuple[float, Item]]:
