@@ -68,9 +68,7 @@ def test_what_is_refused_costs_no_finished_stage(
     folder = tmp_path / "adapt"
     go(load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=128"]), base_model, data, folder)
     short = load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=16"])
-    with pytest.raises(
-        UserError, match=r"sequence_length = 16: 12 longer than sequence_l"
-    ):
+    with pytest.raises(UserError, match=r"sequence_length = 16: 12 longer than sequence_l"):
         go(short, base_model, data, folder, key="other")
     long = load(recipe(), ["adapt.sequence_length=4096"])
     with pytest.raises(UserError, match="the model reads at most 204"):

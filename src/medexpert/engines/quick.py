@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 BLOCK = 64
-"""Queries multiplied at once; keys behind a block are not looked at. Measured: with 128 the scores of
-float32 leave the cache."""
+"""Queries multiplied at once; keys behind a block are not looked at. Measured: with 128 the scores
+of float32 leave the cache."""
 NAME = "medexpert_blocks"
 _HARMLESS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states",
              "return_dict", "cache_position", "is_causal"}  # fmt: skip
