@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,30 @@ def test_a_plan_tells_every_machine_and_what_is_assumed(recipe: Callable[..., Pa
     stages = json.loads(plan(load(recipe()), print, as_json=True))["stages"]
     assert len(stages) == 3 * 4
     assert next(s for s in stages if s["stage"] == "knowledge")["tokens"] == 6000
+
+
+def test_a_plan_needs_neither_sources_nor_weights(
+    recipe: Callable[..., Path], base_model: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(base_model / "config.json", bare)
+    said: list[str] = []
+    settings = load(recipe(), [
+        f"base.model='{bare}'", f"data.root='{bare}'", "data.instruct=[{source='medquad'}]",
+        "instruct.max_tokens=0",
+    ])  # fmt: skip
+    stages = json.loads(plan(settings, said.append, as_json=True))["stages"]
+    capped = {name for name in settings.stages() if settings.stage(name).max_tokens}
+    assert "knowledge" in capped
+    assert {stage["stage"] for stage in stages} == capped
+    assert any("sources are missing" in line and "instruct" in line for line in said)
+    uncapped = load(recipe(), [
+        f"base.model='{bare}'", f"data.root='{bare}'", "data.instruct=[{source='medquad'}]",
+        *(f"{name}.max_tokens=0" for name in settings.stages()),
+    ])  # fmt: skip
+    with pytest.raises(UserError, match="medquad"):
+        plan(uncapped, said.append)
 
 
 def test_tokens_follow_characters_epochs_and_cap() -> None:

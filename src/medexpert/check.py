@@ -94,12 +94,18 @@ def _benchmark_folder(recipe: Run) -> Path:
     return Path(recipe.evaluate.data or recipe.data.root or ".")
 
 
-def _base_shape(recipe: Run, say: Say, problems: list[str]) -> Any:
-    """The base model's `train.cost.Shape`; None, and a problem more, when it cannot be had."""
+def _base_shape(recipe: Run, say: Say, problems: list[str], *, sized: bool = False) -> Any:
+    """The base model's `train.cost.Shape`; None, and a problem more, when it cannot be had.
+
+    `sized`: of a folder its config.json is enough.
+    """
     from medexpert.model.base import fetch
     from medexpert.train.cost import read_shape
 
+    here = Path(recipe.base.model).expanduser()
     try:
+        if sized and (here / "config.json").is_file():
+            return read_shape(here)
         return read_shape(fetch(recipe.base.model, revision=recipe.base.revision, progress=say))
     except UserError as error:
         problems.append(f"base.model: {error}")
@@ -147,18 +153,17 @@ def plan(
 ) -> str:  # fmt: skip
     """What training costs here and on 1, 8 and 64 H100, as a table or as JSON.
 
-    Raises UserError with one line a problem of the recipe's sources or base model.
+    Where sources are not there yet, stages with max_tokens are planned with that many, and the
+    others are told and left out. Raises UserError with one line a problem when no stage can be
+    planned, and for the base model.
     """
-    from medexpert.data.build import inspect_sources
     from medexpert.train import forecast
 
-    problems, estimate = inspect_sources(recipe)
-    shape = _base_shape(recipe, say, problems)
+    problems: list[str] = []
+    shape = _base_shape(recipe, say, problems, sized=True)
     if problems:
         raise UserError("\n".join(problems))
-    tokens: dict[str, int] = {
-        n: stage_tokens(n, recipe.stage(n), estimate) for n in recipe.stages()
-    }
+    tokens = _planned_tokens(recipe, say)
     given = {"dollars": dollars, "euros": euros}
     prices = {name: price for name, price in given.items() if price is not None}
     machines = [forecast.this_machine(recipe), *(forecast.h100(n, **prices) for n in (1, 8, 64))]
@@ -166,6 +171,25 @@ def plan(
     if as_json:
         return json.dumps(forecast.as_json(found, machines), indent=2, ensure_ascii=False)
     return forecast.table(found, machines)
+
+
+def _planned_tokens(recipe: Run, say: Say) -> dict[str, int]:
+    """Stage -> tokens: by its sources, else its max_tokens. Raises UserError without either."""
+    from medexpert.data.build import inspect_sources
+
+    problems, estimate = inspect_sources(recipe)
+    stages = {name: recipe.stage(name) for name in recipe.stages()}
+    if not problems:
+        return {name: stage_tokens(name, settings, estimate) for name, settings in stages.items()}
+    found = {name: s.max_tokens for name, s in stages.items() if s.max_tokens}
+    if not found:
+        raise UserError("\n".join(problems))
+    for problem in problems:
+        say(f"not read: {problem}")
+    left = ", ".join(name for name in stages if name not in found)
+    say("sources are missing: planned with max_tokens, all of it"
+        + (f"; left out, because they set none: {left}" if left else ""))  # fmt: skip
+    return found
 
 
 def evaluation_tokens(recipe: Run) -> int:

@@ -242,11 +242,12 @@ def plan(
     *,
     tasks: int = 1,
 ) -> list[Forecast]:
-    """Every enabled stage on every machine. `tokens`: of each stage, all epochs."""
+    """Every stage on every machine. `tokens`: of each stage that is planned, all epochs."""
     return [
         forecast(name, recipe.stage(name), shape, tokens[name], machine, tasks=tasks)
         for machine in machines
         for name in recipe.stages()
+        if name in tokens
     ]
 
 

@@ -9,15 +9,15 @@ from medexpert.data.readers.rows import id_of, kind_of, list_of, object_of, opti
 from medexpert.records import Example, UserError, from_mapping, unknown_name
 
 _ASKED = {"question": str, "answer": str}
-_CHOICE = {"question": str, "options": dict, "answer_idx": str, "explanation": str}
+_LABEL = {"question": str, "options": dict, "answer_idx": str}
 _TASK = {"question": str, "contexts": list, "answer": str}
 _VERDICT = {"evidence": str, "question": str, "options": dict}
 _SIDES = {**_VERDICT, "rationales": list, "answer": str}
 SHAPES: dict[str, tuple[str, Mapping[str, type]]] = {
     "chat.qa": ("qa", _ASKED),
     "chat.reasoning": ("reasoning", {**_ASKED, "rationale": str}),
-    "chat.mcq_label": ("mcq", _CHOICE),
-    "chat.mcq_reason": ("mcq", _CHOICE),
+    "chat.mcq_label": ("mcq", _LABEL),
+    "chat.mcq_reason": ("mcq", {**_LABEL, "explanation": str}),
     "chat.conversation": ("conversation", {"messages": list}),
     "pubmedqa.lm_eval": ("task", _TASK),
     "pubmedqa.question_only": ("task", _TASK),

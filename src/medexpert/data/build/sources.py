@@ -145,7 +145,7 @@ def styled(example: Example, seed: int) -> Example:
     """
     if example.kind != "mcq" or "rejected" in example.fields:
         return example
-    reason = example.fields["explanation"] and rank(seed, example.id)[0] % 2
+    reason = example.fields.get("explanation") and rank(seed, example.id)[0] % 2
     return replace(example, template="chat.mcq_reason" if reason else "chat.mcq_label")
 
 
