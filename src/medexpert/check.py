@@ -181,7 +181,7 @@ def _planned_tokens(recipe: Run, say: Say) -> dict[str, int]:
     stages = {name: recipe.stage(name) for name in recipe.stages()}
     if not problems:
         return {name: stage_tokens(name, settings, estimate) for name, settings in stages.items()}
-    found = {name: s.max_tokens for name, s in stages.items() if s.max_tokens}
+    found: dict[str, int] = {n: s.max_tokens for n, s in stages.items() if s.max_tokens}
     if not found:
         raise UserError("\n".join(problems))
     for problem in problems:
