@@ -53,8 +53,11 @@ def _runs(items: torch.Tensor, prefix: torch.Tensor | None) -> list[_Item]:
     """The items of a batch; causal ones that lie alike in several rows are taken together.
 
     `items` (B, T). Fewer and larger products: starting them and waiting for them costs as well.
+    Rows longer than KEEP are taken one by one, since their blocks are large enough and memory is
+    scarce.
     """
-    alike: dict[tuple[int, int], list[int]] = {}
+    alike: dict[tuple[int, int, int], list[int]] = {}
+    alone = items.shape[1] > KEEP
     found = []
     for row, numbers in enumerate(items):
         cuts = (numbers[1:] != numbers[:-1]).nonzero().flatten().add_(1).tolist()
@@ -66,8 +69,8 @@ def _runs(items: torch.Tensor, prefix: torch.Tensor | None) -> list[_Item]:
             if seen is not None and bool(seen.any()):
                 found.append(_Item([row], start, end, seen))
             else:  # plain causal
-                alike.setdefault((start, end), []).append(row)
-    for (start, end), rows in alike.items():
+                alike.setdefault((start, end, row * alone), []).append(row)
+    for (start, end, _), rows in alike.items():
         found.append(_Item(rows if len(rows) < len(items) else slice(None), start, end, None))
     return found
 
@@ -79,10 +82,15 @@ def _blocks(n: int, both_ways: bool) -> Iterator[tuple[int, int, int]]:
         yield start, end, n if both_ways else end
 
 
-@functools.cache
 def _after(rows: int, keys: int, diagonal: int) -> torch.Tensor:
     """(rows, keys) bool: the key lies after the query, whose number is its row + diagonal."""
     return torch.ones(rows, keys, dtype=torch.bool).triu_(diagonal + 1)
+
+
+@functools.lru_cache(maxsize=BLOCK)
+def _corner(rows: int) -> torch.Tensor:
+    """The square of :func:`_after` on the diagonal; all sizes together are under 1 MB."""
+    return _after(rows, rows, 0)
 
 
 def _weights(
@@ -98,7 +106,7 @@ def _weights(
     )
     shaped = scores.view(len(keys), -1, end - start, keys.shape[1])
     if prefix is None:  # only the last keys can lie after a query
-        shaped[..., start:].masked_fill_(_after(end - start, end - start, 0), -math.inf)
+        shaped[..., start:].masked_fill_(_corner(end - start), -math.inf)
     else:
         shaped.masked_fill_(_after(end - start, keys.shape[1], start) & ~prefix, -math.inf)
     if not len(out):

@@ -193,7 +193,8 @@ class _Run:
             advice = "sequence_length" if self.micro_rows == 1 else "micro_rows"
             raise UserError(
                 f"out of memory at step {self.at.step + 1} with micro_rows = {self.micro_rows}: "
-                f"lower {job.name}.{advice}, or set {job.name}.recompute = true",
+                f"lower {job.name}.{advice}, or set {job.name}.recompute = true, and remove "
+                f"{job.folder / 'state'}: with other settings the stage starts over",
                 where=job.name,
             ) from error
         self.weights.drop()

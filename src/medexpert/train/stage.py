@@ -34,7 +34,7 @@ from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
 from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
-from medexpert.train.watch import Dev, Heldout, Instruments
+from medexpert.train.watch import Dev, Heldout, Instruments, check_meter
 
 Say = Callable[[str], None]
 LINEAGE = (
@@ -207,6 +207,7 @@ class _Stage:
 
     def prepare(self) -> None:
         """Read the data and plan the steps: all that can be refused before anything is changed."""
+        check_meter(self.name, self.settings.meter)
         self.plan_ = self.plan(self.store())
 
     def train(self, heldout: Heldout | None, dev: Dev | None) -> Outcome:
