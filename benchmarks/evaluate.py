@@ -25,7 +25,7 @@ from typing import Any
 from evaluate_report import write_report
 from evaluate_systems import ASKED_FOR, PARTS, SYSTEMS, System
 from evaluate_work import make_work
-from measure import CommandFailed, append, lines, machine, run
+from measure import machine, run, take_turns
 from train_systems import python_of, variables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,27 +95,11 @@ def compare(part: str, args: argparse.Namespace) -> bool:
     digest = hashlib.sha256(work.read_bytes()).hexdigest()[:12]
     kind = "short-" if args.limit else ""
     file = args.results / f"{kind}{part}-{digest}.jsonl"
-    held = lines(file)
-    if not held:
-        about = json.loads(work.read_text("utf-8"))
-        about = {k: about[k] for k in ("part", "source", "max_tokens")}
-        about |= {"model": args.model, "questions": args.items[part]}
-        append(file, {"work": about, "machine": machine(), "command": args.command})
-    done = {(line["system"], line["repeat"]) for line in held if "system" in line}
-    well = True
-    for repeat in range(1, args.repeats + 1):
-        shift = (repeat - 1) % len(systems)
-        for system in systems[shift:] + systems[:shift]:
-            if (system.name, repeat) in done:
-                continue
-            try:
-                row = once(system, work, args)
-            except CommandFailed as error:
-                print(f"{system.name} failed: {error}", file=sys.stderr, flush=True)
-                well = False
-                continue
-            append(file, {"system": system.name, "repeat": repeat, **row})
-    return well
+    about = json.loads(work.read_text("utf-8"))
+    about = {k: about[k] for k in ("part", "source", "max_tokens")}
+    about |= {"model": args.model, "questions": args.items[part]}
+    head = {"work": about, "machine": machine(), "command": args.command}
+    return take_turns(file, head, systems, args.repeats, lambda system: once(system, work, args))
 
 
 def once(system: System, work: Path, args: argparse.Namespace) -> dict[str, Any]:

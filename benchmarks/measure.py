@@ -6,9 +6,10 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,35 @@ def append(file: Path, line: dict[str, Any]) -> None:
         handle.write(json.dumps(line) + "\n")
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def take_turns(
+    file: Path,
+    about: Mapping[str, Any],
+    systems: Sequence[Any],
+    repeats: int,
+    once: Callable[[Any], Mapping[str, Any]],
+) -> bool:
+    """Measure every system (it has a `name`) once a turn; each turn begins with another one.
+
+    Each measurement is a line of `file`, under a first line that tells the work, the machine and
+    the command; what is there already is not measured again. False when a system failed.
+    """
+    held = lines(file)
+    if not held:
+        append(file, dict(about))
+    done = {(line["system"], line["repeat"]) for line in held if "system" in line}
+    well = True
+    for repeat in range(1, repeats + 1):
+        shift = (repeat - 1) % len(systems)
+        for system in [*systems[shift:], *systems[:shift]]:
+            if (system.name, repeat) in done:
+                continue
+            try:
+                row = once(system)
+            except CommandFailed as error:
+                print(f"{system.name} failed: {error}", file=sys.stderr, flush=True)
+                well = False
+                continue
+            append(file, {"system": system.name, "repeat": repeat, **row})
+    return well

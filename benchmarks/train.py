@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import CommandFailed, append, lines, machine, run
+from measure import machine, run, take_turns
 from train_report import write_report
 from train_systems import SYSTEMS, System, python_of, variables
 from train_work import RANDOM, make_work
@@ -91,28 +91,12 @@ def compare(args: argparse.Namespace) -> bool:
     work = make_work(args)
     digest = hashlib.sha256(work.read_bytes()).hexdigest()[:12]
     file = args.results / f"{'smoke' if args.smoke else args.device}-{digest}.jsonl"
-    held = lines(file)
-    if not held:
-        about = json.loads(work.read_text("utf-8"))
-        del about["rows"]
-        about["model"] = args.model
-        append(file, {"work": about, "machine": machine(), "command": args.command})
-    done = {(line["system"], line["repeat"]) for line in held if "system" in line}
+    about = json.loads(work.read_text("utf-8"))
+    del about["rows"]
+    about["model"] = args.model
+    head = {"work": about, "machine": machine(), "command": args.command}
     systems = [SYSTEMS[name] for name in args.chosen]
-    well = True
-    for repeat in range(1, args.repeats + 1):
-        shift = (repeat - 1) % len(systems)
-        for system in systems[shift:] + systems[:shift]:
-            if (system.name, repeat) in done:
-                continue
-            try:
-                row = once(system, work, args)
-            except CommandFailed as error:
-                print(f"{system.name} failed: {error}", file=sys.stderr, flush=True)
-                well = False
-                continue
-            append(file, {"system": system.name, "repeat": repeat, **row})
-    return well
+    return take_turns(file, head, systems, args.repeats, lambda system: once(system, work, args))
 
 
 def once(system: System, work: Path, args: argparse.Namespace) -> dict[str, Any]:

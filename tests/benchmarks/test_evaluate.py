@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import evaluate_report
+import measure
 import pytest
 from evaluate_systems import ASKED_FOR, PARTS, SYSTEMS
 from evaluate_work import prompt, questions, read_questions, with_choices
@@ -83,7 +84,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         asked.append(log.stem)
         if fails and "lm-eval" in log.stem:
             fails.pop()
-            raise evaluate.CommandFailed("gone")
+            raise measure.CommandFailed("gone")
         Path(command[3]).write_text(json.dumps({"seconds": 1.0, "scores": []}))
         return Measured(3.0, 10.0, 11.0)
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import measure
 import pytest
 import train_report
 from measure import Measured
@@ -50,7 +51,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         asked.append(log.stem)
         if fails and "trl" in log.stem:
             fails.pop()
-            raise train.CommandFailed("gone")
+            raise measure.CommandFailed("gone")
         result = row("", 0, 1.0)
         del result["system"], result["repeat"]
         Path(command[3]).write_text(json.dumps(result))

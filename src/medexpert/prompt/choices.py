@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from medexpert.prompt import template
-from medexpert.prompt.options import printed
-from medexpert.prompt.parse import LETTERS, parse_choice, stated_choices
+from medexpert.prompt.options import LETTERS, printed
+from medexpert.prompt.parse import parse_choice, stated_choices
 from medexpert.records import UserError
 
 if TYPE_CHECKING:

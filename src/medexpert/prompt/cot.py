@@ -74,10 +74,7 @@ class Cot:
         for group in in_batches(questions, self.batch):
             ledger = Ledger(engine, seed=seed)
             shown = [solved.chosen(q, self.shots, self.pick, balanced=self.balanced) for q in group]
-            asked = [
-                asked_for(question, protocol, engine.chat, those)
-                for question, those in zip(group, shown, strict=True)
-            ]
+            asked = asked_behind(group, shown, protocol, engine.chat)
             said = reasoned(group, asked, ledger, max_tokens=self.max_tokens)
             rows = [[0.0]] * len(group)
             if self.readout == "scored":
@@ -97,6 +94,17 @@ class Cot:
                     yield decided(question, row, trace)
                 else:
                     yield Prediction(question.id, one.choice, question.answer, {}, trace)
+
+
+def asked_behind(
+    group: Sequence[Question],
+    shown: Sequence[Sequence[Question]],
+    protocol: str,
+    chat: ChatFormat,
+) -> list[Asked]:
+    """:func:`asked_for` of every question, each behind its own solved examples."""
+    pairs = zip(group, shown, strict=True)
+    return [asked_for(question, protocol, chat, those) for question, those in pairs]
 
 
 def asked_for(

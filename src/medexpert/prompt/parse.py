@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from medexpert.prompt.options import printed
+from medexpert.prompt.options import LETTERS, printed
 from medexpert.records import NO_ANSWER
 
 _ANCHOR = (
@@ -28,7 +28,6 @@ _CLOSE = r"[*_\"'“”’`)\]）】]*"
 _AFTER = r"(?=\s*(?:$|[.,;:!?。，；：！？\n]|[-–—]\s|because\b|since\b|as\b|given\b))"
 _BETWEEN = re.compile(r"[\s,;/|、，]*(?:\bor\b|\band\b|或者?|和)?[\s*_\"'“”(\[（]*")
 _SET_OFF = r"(?:[.,;:!)][*_]*\s+|[。，；：！]\s*)(?=[^\d\s])"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _PLAIN = str.maketrans(
     {chr(wide): chr(wide - 0xFEE0) for first, last in ("０９", "ＡＺ", "ａｚ")
      for wide in range(ord(first), ord(last) + 1)}

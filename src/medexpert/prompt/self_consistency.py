@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import in_batches, versioned
-from medexpert.prompt.cot import asked_for, check_temperature, drawn
+from medexpert.prompt.cot import asked_behind, check_temperature, drawn
 from medexpert.prompt.ledger import Ledger
 from medexpert.prompt.reasoning import ANSWER, REASON, check_counts
 from medexpert.prompt.shots import Shots, check_shots
@@ -58,10 +58,7 @@ class SelfConsistency:
         for group in in_batches(questions, self.batch):
             ledger = Ledger(engine, seed=seed)
             shown = [solved.chosen(q, self.shots, self.pick, balanced=self.balanced) for q in group]
-            asked = [
-                asked_for(question, protocol, engine.chat, those)
-                for question, those in zip(group, shown, strict=True)
-            ]
+            asked = asked_behind(group, shown, protocol, engine.chat)
             said = drawn(group, asked, ledger, self.k, self)
             for at, question in enumerate(group):
                 samples = [Sample(question, asked[at], one) for one in said[at]]
