@@ -83,7 +83,8 @@ def test_what_was_answered_before_a_failure_is_kept(
         engine.complete(["a", "b", "word " * 300, "c"], max_tokens=4)
     endpoint.asked.clear()
     engine.complete(["a", "b"], max_tokens=4)
-    assert endpoint.posts() == []
+    # A request that was cancelled on its way ("c") may reach the endpoint's record late.
+    assert [post["prompt"] for post in endpoint.posts() if post["prompt"] != "c"] == []
 
 
 def test_a_cache_that_cannot_be_written(endpoint: Endpoint, opened: Opened, tmp_path: Path) -> None:
