@@ -9,6 +9,7 @@ Legend: B rows, T tokens, H query heads, G key heads (H / G queries share one), 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ _HARMLESS = {"position_ids", "use_cache", "output_attentions", "output_hidden_st
              "return_dict", "cache_position", "is_causal"}  # fmt: skip
 _ROWS = 512
 """Rows that the packed layout is chosen for: measured, any from 8 to 1,024 does as well."""
+
+
+@functools.cache
+def _unseen(size: int) -> torch.Tensor:
+    """(size, size): which keys of a block lie behind a query; at most BLOCK of them are kept."""
+    return torch.ones(size, size, dtype=torch.bool).triu_(1)
 
 
 def causal(
@@ -47,9 +54,8 @@ def causal(
         scores = torch.baddbmm(
             block.new_zeros(()), block, k[:, :keys].transpose(1, 2), beta=0, alpha=scale
         )
-        unseen = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
         split = scores.view(rows * groups, -1, end - start, keys)
-        split[..., before + start :].masked_fill_(unseen, -math.inf)
+        split[..., before + start :].masked_fill_(_unseen(end - start), -math.inf)
         mixed = torch.bmm(torch.softmax(scores, -1), v[:, :keys])
         mixed = mixed.view(rows, groups, heads // groups, end - start, size)
         shaped[:, start:end] = mixed.permute(0, 3, 1, 2, 4)
