@@ -45,7 +45,9 @@ def section(about: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     ]
     told += {"direct": direct, "voc": voc, "growth": growth}[work["part"]](by_name, work)
     versions = {
-        SYSTEMS[name].label: ", ".join(f"{k} {v}" for k, v in rows[0]["versions"].items())
+        SYSTEMS[name].label: ", ".join(
+            f"{k} {v}" for k, v in {**rows[0].get("server", {}), **rows[0]["versions"]}.items()
+        )
         for name, rows in by_name.items()
     }
     told.append("\nVersions: " + "; ".join(f"{k}: {v}" for k, v in versions.items()) + ".\n")

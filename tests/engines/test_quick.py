@@ -93,12 +93,43 @@ def test_a_packed_layer_is_the_layer(bias: bool, dtype: torch.dtype) -> None:
     assert torch.allclose(found, wanted, atol=1e-5 if dtype == torch.float32 else 2e-2)
 
 
+class Gated(nn.Module):
+    def __init__(self, act: nn.Module, *, swapped: bool = False) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(16, 32, bias=True), nn.Linear(16, 32, bias=False)
+        self.down_proj, self.act_fn, self.swapped = nn.Linear(32, 16, bias=False), act, swapped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = self.gate_proj(x), self.up_proj(x)
+        one, other = (other, one) if self.swapped else (one, other)
+        found: torch.Tensor = self.down_proj(self.act_fn(one) * other)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("module", "fused"),
+    [(Gated(nn.SiLU()), True), (Gated(nn.GELU()), False), (Gated(nn.SiLU(), swapped=True), False)],
+)
+def test_a_gated_layer_is_fused_only_if_it_is_one(module: Gated, fused: bool) -> None:
+    torch.manual_seed(0)
+    states = torch.randn(2, 5, 16)
+    with torch.inference_mode():
+        wanted = module(states)
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            setattr(module, name, quick.PackedLinear(getattr(module, name)))
+        made = quick._fused(module, torch.float32)
+        assert (made is not None) == fused
+        if made is not None:
+            assert torch.allclose(made(states), wanted, atol=1e-5)
+
+
 def test_opening_a_folder_packs_and_changes_no_answer(parts: Parts, tmp_path: Path) -> None:
     made = parts(max_position_embeddings=2048)
     made.model.save_pretrained(tmp_path)
     made.tokenizer.save_pretrained(tmp_path)
     opened, plain = LocalEngine.open(tmp_path), LocalEngine(made.model, made.tokenizer)
     assert opened.facts()["packed_layers"] == 2 * 7
+    assert sum(isinstance(m, quick.PackedGate) for m in opened.model.modules()) == 2
     assert plain.facts()["packed_layers"] == 0
     assert opened.facts()["parameters"] == plain.facts()["parameters"]
     prompts = [TEXT + end for end in ("Why", "How")]
