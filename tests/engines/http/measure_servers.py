@@ -144,8 +144,8 @@ def label_table(rows: list[tuple[str, Any]]) -> list[str]:
             else:
                 lines.append(
                     f"| {kind} | {way} | {value['same_decision']} of {value['prompts']} |"
-                    f" {value['scores']} of {value['of']} | {value['largest_difference']:.4f} |"
-                    f" {value['mean_difference']:.4f} | {value['seconds']} |"
+                    f" {value['scores']} of {value['of']} | {value['largest_difference']:.1e} |"
+                    f" {value['mean_difference']:.1e} | {value['seconds']} |"
                 )
     return lines
 
