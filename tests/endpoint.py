@@ -17,7 +17,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 EVERYTHING = frozenset(
-    {"completions", "chat", "echo", "ids", "prompt_logprobs", "forced", "top", "tokenize", "usage"}
+    {
+        "completions",
+        "chat",
+        "echo",
+        "ids",
+        "prompt_logprobs",
+        "forced",
+        "choice",
+        "top",
+        "tokenize",
+        "usage",
+    }
 )
 
 
@@ -192,13 +203,15 @@ class Handler(BaseHTTPRequestHandler):
             self.fail(400, f"This model's maximum context length is {state.context} tokens.")
             return
         text, tokens, finish = mind.write(ids, limit, body.get("stop", []))
-        forced = body.get("structured_outputs", {}).get("choice") if "forced" in offers else None
+        forced = body.get("allowed_token_ids") if "forced" in offers else None
+        one_of = body.get("structured_outputs", {}).get("choice") if "choice" in offers else None
         if forced:
-            text = forced[0]
-            tokens, finish = len(mind.encode(text)), "stop"
+            (text,), tokens, finish = mind.text(forced), 1, "length"
+        elif one_of:
+            text, tokens, finish = one_of[0], len(mind.encode(one_of[0])), "stop"
         answer: dict[str, Any] = {"text": text, "index": 0, "finish_reason": finish}
         if body.get("logprobs"):
-            self.tell(answer, body, ids, text if forced else "", chat)
+            self.tell(answer, body, ids, forced or [], chat)
         if "prompt_logprobs" in body and "prompt_logprobs" in offers:
             rows = zip(mind.text(ids), mind.logprobs(ids), strict=True)
             told = [{"7": {"logprob": v, "rank": 1, "decoded_token": t}} for t, v in rows]
@@ -214,14 +227,18 @@ class Handler(BaseHTTPRequestHandler):
             self.value(state.change(whole))
 
     def tell(
-        self, answer: dict[str, Any], body: dict[str, Any], ids: list[int], forced: str, chat: bool
+        self,
+        answer: dict[str, Any],
+        body: dict[str, Any],
+        ids: list[int],
+        forced: list[int],
+        chat: bool,
     ) -> None:
         """Put log-probabilities into an answer, where they are offered."""
         mind, offers = self.state.mind, self.state.offers
         if forced:
-            more = mind.encode(forced)
-            values = mind.logprobs([*ids, *more])[len(ids) :]
-            pairs, top = list(zip(mind.text(more), values, strict=True)), {}
+            values = mind.logprobs([*ids, *forced])[len(ids) :]
+            pairs, top = list(zip(mind.text(forced), values, strict=True)), {}
         elif body.get("echo") and "echo" in offers:
             pairs = list(zip(mind.text(ids), mind.logprobs(ids), strict=True))
             pairs, top = [*pairs, ("<new>", -0.5)], {}

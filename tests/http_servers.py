@@ -138,7 +138,7 @@ def measured(server: Running, model: Path, local: Any, count: int) -> dict[str, 
     engine.close()
     found["labels"] = {}
     for api in ("completions", "chat"):
-        for way in LABELS[1:-1] if api == "completions" else LABELS[3:-1]:
+        for way in LABELS[1:-1] if api == "completions" else ("top", "choice"):
             try:
                 one = HttpEngine(HttpSettings(**settings, api=api, labels=way), tokenizer)
             except UserError as error:

@@ -32,12 +32,16 @@ def any_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
         folder = request.getfixturevalue("model_folder")
         writer = request.getfixturevalue("open_openvino")()
         yield PairedEngine(writer, LocalEngine.open(folder))
+    elif request.param == "http-chat":
+        with running(Endpoint(offers=EVERYTHING - {"completions"})) as state:
+            made = HttpEngine(HttpSettings(state.address, "tiny"))
+            yield made
+            made.close()
     else:
         local = request.getfixturevalue("engine")
         folder = request.getfixturevalue("tmp_path") / "tiny"
         local.tokenizer.save_pretrained(folder)
-        chats = EVERYTHING - {"completions"} if request.param == "http-chat" else EVERYTHING
-        with running(Endpoint(TinyModel(local), chats)) as state:
+        with running(Endpoint(TinyModel(local))) as state:
             made = HttpEngine(HttpSettings(state.address, "tiny"), Tokenizer(folder))
             yield made
             made.close()

@@ -125,7 +125,8 @@ def label_table(rows: list[tuple[str, Any]]) -> list[str]:
         "## Label log-probabilities",
         "",
         "Difference of ln p(label given prompt) to the local engine, nats. Over chat the label is"
-        " the answer without its space.",
+        " the answer without its space. `top` adds up spellings (Yes, yes) of the first token and"
+        " `choice` decides without probabilities: other quantities, of which the decision is told.",
         "",
         "| server | way | same decision | scores told | largest | mean | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -134,11 +135,17 @@ def label_table(rows: list[tuple[str, Any]]) -> list[str]:
         for way, value in row.get("labels", {}).items():
             if isinstance(value, str):
                 lines.append(f"| {kind} | {way} | {value.replace('|', '/')} | | | | |")
+            elif way.endswith((" top", " choice")):
+                lines.append(
+                    f"| {kind} | {way} | {value['same_decision']} of {value['prompts']} |"
+                    f" {value['scores']} of {value['of']} | another quantity | |"
+                    f" {value['seconds']} |"
+                )
             else:
                 lines.append(
                     f"| {kind} | {way} | {value['same_decision']} of {value['prompts']} |"
-                    f" {value['scores']} of {value['of']} | {value['largest_difference']:.4f} |"
-                    f" {value['mean_difference']:.4f} | {value['seconds']} |"
+                    f" {value['scores']} of {value['of']} | {value['largest_difference']:.1e} |"
+                    f" {value['mean_difference']:.1e} | {value['seconds']} |"
                 )
     return lines
 

@@ -87,32 +87,41 @@ def test_greedy_text_is_that_of_the_local_engine(served: Any, engine: Any) -> No
     assert asked.complete(PROMPTS, max_tokens=12) == engine.complete(PROMPTS, max_tokens=12)
 
 
-def test_auto_takes_the_first_that_is_offered(endpoint: Endpoint, opened: Opened) -> None:
-    order = ["echo", "prompt_logprobs", "forced", "top"]
+def test_forced_labels_are_asked_token_by_token(served: Any, engine: Any) -> None:
+    asked = served(EVERYTHING, labels="forced")
+    before = asked.usage()
+    asked.choice_logprobs(["Q: a\nA:"], [" yes", " maybe"])
+    assert asked.usage().since(before).calls == 1 + len(engine.tokenizer(" maybe")["input_ids"])
+
+
+def test_auto_takes_the_first_that_is_offered(
+    served: Any, endpoint: Endpoint, opened: Opened
+) -> None:
+    order = ["forced", "echo", "prompt_logprobs", "top"]
     for number, way in enumerate([*order, "none"]):
-        endpoint.offers = EVERYTHING - set(order[:number])
+        # A tiny model has no likeliest tokens to tell.
+        assert served(EVERYTHING - set(order[:number])).offer.labels in (way, "none")
+    for number, way in enumerate([*order[1:], "none"]):  # without a tokenizer
+        endpoint.offers = EVERYTHING - set(order[1:][:number])
         assert opened().offer.labels == way
     endpoint.offers = EVERYTHING - {"completions"}
-    assert opened().offer.labels == "forced"
-    endpoint.offers -= {"forced"}
     assert opened().offer.labels == "top"
 
 
-def test_a_server_that_forgets_the_unconstrained_probabilities_is_not_believed(
-    endpoint: Endpoint, opened: Opened
+def test_a_server_that_forgets_the_models_own_probabilities_is_not_believed(
+    engine: Any, tokenizer: Tokenizer
 ) -> None:
     def after_forcing(answer: dict[str, Any]) -> Any:
-        told = answer["choices"][0].get("logprobs")
-        if told and "content" in told:
-            for row in told["content"]:
-                row["logprob"] = -1e-6
+        for told in [answer["choices"][0].get("logprobs")]:
+            if told and len(told["token_logprobs"]) == 1:
+                told["token_logprobs"] = [-1e-6]
         return answer
 
-    endpoint.offers = EVERYTHING - {"completions", "top"}
-    endpoint.change = after_forcing
-    engine = opened()
-    assert engine.offer.labels == "none"
-    assert engine.offer.tried["forced"] == "log-probabilities are those after forcing"
+    with running(Endpoint(TinyModel(engine), change=after_forcing)) as state:
+        asked = HttpEngine(HttpSettings(state.address, "tiny"), tokenizer)
+        assert asked.offer.labels == "echo"
+        assert asked.offer.tried["forced"] == "log-probabilities are those after forcing"
+        asked.close()
 
 
 def test_the_choice_way_decides_and_is_never_taken_by_itself(
@@ -143,8 +152,9 @@ def test_top_tokens_of_a_chat(endpoint: Endpoint, opened: Opened) -> None:
 
 def test_a_prompt_whose_end_joins_the_choice(served: Any) -> None:
     for own in (True, False):
+        way = "forced" if own else "echo"
         with pytest.raises(PromptError, match="the tokenizer joins the prompt's end") as caught:
-            served(EVERYTHING, own=own).choice_logprobs(["ok:", "is it y"], ["es"])
+            served(EVERYTHING, own=own, labels=way).choice_logprobs(["ok:", "is it y"], ["es"])
         assert caught.value.index == 1
 
 
@@ -237,4 +247,5 @@ def test_facts_are_json(endpoint: Endpoint, opened: Opened) -> None:
     facts = json.loads(json.dumps(opened().facts()))
     assert facts["server"] == "vllm 0.1.test"
     assert facts["probes"]["echo"] == "offered"
+    assert facts["probes"]["forced"].startswith("needs a tokenizer")
     assert (facts["api"], facts["context"]) == ("completions", 256)

@@ -16,7 +16,7 @@ from medexpert.model.base import BASES, cached
 from medexpert.records import UserError
 
 pytestmark = [pytest.mark.network, pytest.mark.enable_socket, pytest.mark.timeout(1800)]
-WAY = {"transformers": "none", "llamacpp": "echo", "vllm": "echo"}
+WAY = {"transformers": "none", "llamacpp": "echo", "vllm": "forced"}
 TOLERANCE = {"llamacpp": 0.5, "vllm": 0.01}
 """Nats; llama.cpp computes on 4-bit weights with 8-bit activations (results/http-engines)."""
 

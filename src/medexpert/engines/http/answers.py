@@ -142,18 +142,6 @@ def by_first_token(top: Mapping[str, float], choices: Sequence[str]) -> list[flo
     return [math.log(share) if share > 0 else -math.inf for share in sums]
 
 
-def leading(tokens: Sequence[Token], text: str) -> list[Token] | None:
-    """The first tokens that together are `text`; None where they are not."""
-    said = ""
-    for number, token in enumerate(tokens, 1):
-        said += token.text
-        if said == text:
-            return list(tokens[:number])
-        if not text.startswith(said):
-            return None
-    return None
-
-
 def text_of(choice: Mapping[str, Any], api: str, url: str) -> str:
     """The generated text; null over chat is no text. Raises BadAnswer: the field is missing."""
     if api == "completions":

@@ -18,7 +18,6 @@ from medexpert.records import UserError
 
 WINDOW = 1024
 """Tokens of a text scored in one go, as in the local engine."""
-ECHOES = ("echo", "prompt_logprobs")
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ class Labels:
             found = answers.behind(echo.tokens, given.text, choice)
             tail = await self._counted(given, echo) if found is None else found
         if not tail:
-            raise BadAnswer(
-                f"the tokenizer joins the prompt's end {given.text[-20:]!r} with the choice"
-                f" {choice!r}, so it cannot be scored behind this prompt"
-            )
+            raise BadAnswer(_joined(given.text, choice))
         return answers.total(tail, self.link.url)
 
     async def _counted(self, given: Given, whole: _Echo) -> list[answers.Token]:
@@ -95,7 +91,7 @@ class Labels:
         def read(answer: Any) -> _Echo:
             choice = answers.first_choice(answer, self.link.url)
             prompt, _, made = answers.usage_of(answer)
-            if self.offer.labels == "echo":
+            if self.offer.echo == "echo":
                 tokens, written = answers.tokens_of(choice), made if made >= 0 else 1
             else:
                 tokens, written = answers.prompt_tokens_of(choice), 0
@@ -112,25 +108,26 @@ class Labels:
         return await together([partial(self._force, given, choice) for choice in choices])
 
     async def _force(self, given: Given, choice: str) -> float:
-        expected = 0
-        if self.tokenizer is not None and self.offer.api == "completions":
-            start = self.tokenizer.start
-            expected = len(start(given.text + choice)) - len(start(given.text))
+        """The choice's tokens one after the other, each behind those before it."""
+        whole = requests.given(given.text + choice, self.offer, self.tokenizer).prompt
+        if not isinstance(whole, list) or not isinstance(given.prompt, list):
+            raise BadAnswer("the endpoint takes no token ids")
+        size = len(given.prompt)
+        if whole[:size] != given.prompt or len(whole) == size:
+            raise BadAnswer(_joined(given.text, choice))
+        steps = [partial(self._one_token, whole[:at], whole[at]) for at in range(size, len(whole))]
+        return math.fsum(await together(steps))
 
+    async def _one_token(self, ids: list[int], token: int) -> float:
         def read(answer: Any) -> float:
             tokens = answers.tokens_of(answers.first_choice(answer, self.link.url))
-            tail = answers.leading(tokens, choice)
-            if tail is None:
-                raise BadAnswer(f"the endpoint did not answer {choice!r} when made to")
-            if expected and len(tail) != expected:
-                raise BadAnswer(
-                    f"made to answer {choice!r}, the endpoint wrote {len(tail)} tokens where the"
-                    f" tokenizer makes {expected}: its probability is another"
-                )
-            return answers.total(tail, self.link.url)
+            if not tokens:
+                raise BadAnswer("the log-probabilities are missing from the answer")
+            return answers.checked(tokens[0], self.link.url)
 
-        path, body = requests.forced(given, [choice], self.offer)
-        return await self.link.request(path, body, given, len(choice), read)
+        path, body = requests.forced(ids, token, self.offer)
+        given = Given("", ids, len(ids), len(ids))
+        return await self.link.request(path, body, given, 1, read)
 
     async def _choice(self, given: Given, choices: list[str]) -> list[float]:
         def read(answer: Any) -> list[float]:
@@ -140,7 +137,7 @@ class Labels:
                 raise BadAnswer(f"the endpoint answered {text!r}, which is none of the choices")
             return [0.0 if choice == text else -math.inf for choice in choices]
 
-        path, body = requests.forced(given, choices, self.offer)
+        path, body = requests.chosen(given, choices, self.offer)
         return await self.link.request(path, body, given, max(map(len, choices)), read)
 
     async def _top(self, given: Given, choices: list[str]) -> list[float]:
@@ -164,10 +161,10 @@ class Labels:
     def texts(self, texts: Sequence[str]) -> list[TextScore]:
         """See `HttpEngine.text_logprobs`."""
         offer, tokenizer = self.offer, self.tokenizer
-        if tokenizer is None or not offer.ids or offer.labels not in ECHOES:
+        if tokenizer is None or not offer.ids or not offer.echo:
             raise NoLogprobs(
                 "scoring whole texts needs a tokenizer, an endpoint that takes token ids (found:"
-                f" {offer.ids}) and labels by echo or prompt_logprobs (found: {offer.labels})",
+                f" {offer.ids}) and echo or prompt_logprobs (found: {offer.echo or 'neither'})",
                 where=self.link.url,
             )
         start = tokenizer.text_start()
@@ -200,3 +197,10 @@ class Labels:
         if len(tokens) < len(ids):
             raise BadAnswer("the answer tells of fewer tokens than were sent")
         return answers.total(tokens[1 : len(ids)], self.link.url)
+
+
+def _joined(prompt: str, choice: str) -> str:
+    return (
+        f"the tokenizer joins the prompt's end {prompt[-20:]!r} with the choice {choice!r}, so it"
+        " cannot be scored behind this prompt"
+    )

@@ -15,7 +15,6 @@ from medexpert.engines.http.answers import (
     counted,
     first_choice,
     first_top,
-    leading,
     prompt_tokens_of,
     text_of,
     tokens_of,
@@ -29,10 +28,11 @@ from medexpert.engines.tokenizer import Tokenizer
 from medexpert.records import UserError, unknown_name
 
 PROMPT = "One, two, three, four"
-FORCED = "zebra"
-"""An answer that no model gives to PROMPT by itself."""
+FORCED = " zebra"
+"""An answer that no model gives to PROMPT by itself; its first token is forced."""
+ECHOES = ("echo", "prompt_logprobs")
 SURE = -0.5
-"""ln p of FORCED above this: the endpoint tells p after forcing, not the model's own."""
+"""ln p of it above this: the endpoint tells p after forcing, not the model's own."""
 
 
 class Probe:
@@ -54,11 +54,15 @@ class Probe:
         meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
         told = entry.get("max_model_len") or (meta or {}).get("n_ctx") or 0
         api = await self._find_api()
-        labels = await self._find_labels(api)
         ids, adds_start = await self._find_ids(api)
+        labels = await self._find_labels(api, ids)
+        echo = labels if labels in ECHOES else ""
+        for way in ECHOES if labels == "forced" else ():
+            if not echo and await self._offers(way, api):
+                echo = way
         return Offer(
             kind=kind, model=self.model, context=self.settings.context or int(told), api=api,
-            labels=labels, ids=ids, adds_start=adds_start, limit=self.limit,
+            labels=labels, echo=echo, ids=ids, adds_start=adds_start, limit=self.limit,
             counter=await self._find_counter(), tried=dict(self.tried),
         )  # fmt: skip
 
@@ -165,15 +169,19 @@ class Probe:
         body = {"model": self.model, "messages": [message], self.limit: 1}
         return await self.client.ask(f"{self.base}/chat/completions", {**body, **extra}, retries=1)
 
-    async def _find_labels(self, api: str) -> str:
+    async def _find_labels(self, api: str, ids: bool) -> str:
         """The way to log-probabilities that is asked for, or the first that works."""
         asked = self.settings.labels
-        ways = ("echo", "prompt_logprobs") if api == "completions" else ()
-        order: tuple[str, ...] = (*ways, "forced", "top") if asked == "auto" else (asked,)
+        order: tuple[str, ...] = (asked,)
+        if asked == "auto":
+            exact = ("forced", *ECHOES) if api == "completions" else ()
+            order = (*exact, "top")
         for way in order:
             if way == "none":
                 return way
-            if await self._offers(way, api):
+            if way == "forced" and not ids:
+                self.tried[way] = "needs a tokenizer and an endpoint that takes token ids"
+            elif await self._offers(way, api):
                 return way
         if asked == "auto":
             return "none"
@@ -197,7 +205,7 @@ class Probe:
     async def _outcome(self, way: str, api: str) -> str:
         """ "offered", or what is missing."""
         request = self._completion if api == "completions" else self._chat
-        if way in ("echo", "prompt_logprobs"):
+        if way in ECHOES:
             reads = tokens_of if way == "echo" else prompt_tokens_of
             extra = {"echo": True, "logprobs": 1} if way == "echo" else {"prompt_logprobs": 0}
             tokens = reads(first_choice(await request(extra), self.base))
@@ -209,16 +217,18 @@ class Probe:
             asked = requests.top_fields(api, self.settings.top_logprobs)
             found = first_top(first_choice(await request(asked), self.base))
             return "offered" if len(found) > 1 else "no top_logprobs in the answer"
-        fields = {**requests.forced_fields([FORCED], api), self.limit: 16}
-        choice = first_choice(await request(fields), self.base)
-        if text_of(choice, api, self.base) != FORCED:
-            return "the forced answer did not come"
         if way == "choice":
-            return "offered"
-        own = leading(tokens_of(choice), FORCED)
-        if own is None:
-            return "the forced answer comes without log-probabilities"
-        sure = total(own, self.base) > SURE
+            fields = {**requests.chosen_fields([FORCED.strip()]), self.limit: 16}
+            choice = first_choice(await request(fields), self.base)
+            came = text_of(choice, api, self.base) == FORCED.strip()
+            return "offered" if came else "the answer is none of the choices"
+        assert self.tokenizer is not None
+        token = self.tokenizer.more(FORCED)[0]
+        choice = first_choice(await request(requests.forced_fields(token)), self.base)
+        own = tokens_of(choice)
+        if not own or not own[0].text or not FORCED.startswith(own[0].text):
+            return "the forced token did not come, or without its log-probability"
+        sure = total(own[:1], self.base) > SURE
         return "log-probabilities are those after forcing" if sure else "offered"
 
     async def _find_ids(self, api: str) -> tuple[bool, bool]:

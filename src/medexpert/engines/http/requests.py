@@ -33,13 +33,14 @@ Body = dict[str, Any]
 class Offer:
     """What a probe found. `limit` names the field that bounds new tokens; `counter` is a row of
     COUNTERS, -1 = none; `adds_start`: the server puts the start tokens before a text. `tried` says
-    for each probe what came of it."""
+    for each probe what came of it. `echo` is the way to a prompt's log-probabilities, "" = none."""
 
     kind: str
     model: str
     context: int = 0
     api: str = "completions"
     labels: str = "none"
+    echo: str = ""
     ids: bool = False
     adds_start: bool = False
     limit: str = "max_tokens"
@@ -155,17 +156,22 @@ def generation(prompt: Given, how: Decoding, seed: int, offer: Offer) -> tuple[s
 def echo(prompt: Given, offer: Offer) -> tuple[str, Body]:
     """(path, body) that asks for the prompt's own log-probabilities. One token is asked for too:
     not every server takes 0."""
-    told = {"echo": True, "logprobs": 1} if offer.labels == "echo" else {"prompt_logprobs": 0}
+    told = {"echo": True, "logprobs": 1} if offer.echo == "echo" else {"prompt_logprobs": 0}
     return TEXTS[offer.api], {
         **_base(prompt, offer), "max_tokens": 1, "temperature": 0.0, **told,
     }  # fmt: skip
 
 
-def forced(prompt: Given, choices: Sequence[str], offer: Offer) -> tuple[str, Body]:
+def forced(ids: list[int], token: int, offer: Offer) -> tuple[str, Body]:
+    """(path, body) that allows one token behind token ids and asks for its log-probability."""
+    return TEXTS[offer.api], {"model": offer.model, "prompt": ids, **forced_fields(token)}
+
+
+def chosen(prompt: Given, choices: Sequence[str], offer: Offer) -> tuple[str, Body]:
     """(path, body) that makes the answer one of the choices."""
     room = max(len(choice.encode()) for choice in choices) + 4
     return TEXTS[offer.api], {
-        **_base(prompt, offer), offer.limit: room, **forced_fields(choices, offer.api),
+        **_base(prompt, offer), offer.limit: room, **chosen_fields(choices),
     }  # fmt: skip
 
 
@@ -176,10 +182,14 @@ def top(prompt: Given, count: int, offer: Offer) -> tuple[str, Body]:
     }  # fmt: skip
 
 
-def forced_fields(choices: Sequence[str], api: str) -> Body:
-    """Fields that make the answer one of the choices and tell its log-probabilities (vLLM)."""
-    told: Body = {"logprobs": True} if api == "chat" else {"logprobs": 1}
-    return {"structured_outputs": {"choice": list(choices)}, "temperature": 0.0, **told}
+def forced_fields(token: int) -> Body:
+    """Fields that allow one token and ask for its log-probability (vLLM)."""
+    return {"allowed_token_ids": [token], "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
+
+
+def chosen_fields(choices: Sequence[str]) -> Body:
+    """Fields that make the answer one of the choices (vLLM)."""
+    return {"structured_outputs": {"choice": list(choices)}, "temperature": 0.0}
 
 
 def top_fields(api: str, count: int) -> Body:

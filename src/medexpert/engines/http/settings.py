@@ -16,13 +16,13 @@ LABELS = ("auto", "echo", "prompt_logprobs", "forced", "top", "choice", "none")
 
 echo             the endpoint repeats prompt and choice with the log-probability of each token
 prompt_logprobs  the same as a field of its own (vLLM)
-forced           the endpoint is made to answer each choice in turn and tells the log-probabilities
-                 that the model gave its tokens (vLLM structured outputs); prompts stay cached
+forced           token by token the endpoint is allowed the choice's token only, and tells the
+                 log-probability that the model gave it (vLLM); prompts stay in its prefix cache
 top              the most likely first tokens: the probability of a choice is that of the tokens
                  that are it, or begin it and no other choice; a choice not listed gets -inf
 choice           the endpoint answers one of the choices: a decision, no probabilities (0 and -inf)
 none             nothing: NoLogprobs
-auto             the first of echo, prompt_logprobs, forced, top that a probe finds
+auto             the first of forced, echo, prompt_logprobs, top that a probe finds
 """
 PREFIX = "openai"
 
@@ -81,7 +81,7 @@ class HttpSettings:
         for name in ("connect_timeout", "read_timeout", "patience"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise _bad(name, getattr(self, name), "seconds, more than 0")
-        if self.api == "chat" and self.labels in ("echo", "prompt_logprobs"):
+        if self.api == "chat" and self.labels in ("forced", "echo", "prompt_logprobs"):
             raise UserError(
                 f"labels = {self.labels!r} needs api = 'completions'", where="engine options"
             )
