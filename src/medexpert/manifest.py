@@ -177,6 +177,14 @@ def verify(folder: Path, *, checksums: bool = True) -> dict[str, Any]:
     return entry
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds finished work, whatever it was made from; contents are not read."""
+    try:
+        return bool(verify(folder, checksums=False))
+    except UserError:
+        return False
+
+
 def is_complete(folder: Path, key: str) -> bool:
     """Whether `folder` holds finished work made from exactly `key`, with every file intact."""
     try:

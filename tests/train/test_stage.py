@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from medexpert.records import UserError
 from medexpert.train import stage
 from medexpert.train.batches import Account
 from medexpert.train.stage import run_stage, stage_pieces
+from medexpert.train.untrainable import problems
 
 
 @pytest.fixture
@@ -54,6 +56,9 @@ def test_frozen_weights_come_out_bit_identical_and_merged_equals_adapter(
     assert moved
     assert all("_proj" in name for name in moved)
     assert all(torch.equal(merged[name], opened[name]) for name in merged)
+    # The adapter as a base has the parameters of the model under it.
+    further = load(recipe(), ['adapt.freeze=["*.layers.0.*"]'])
+    assert problems(further, folder / "adapter", {}) == []
 
     full = load(recipe(), ["adapt.method=full", "adapt.epochs=1", "adapt.sequence_length=128"])
     entry = go(full, base_model, data, folder, key="other")
@@ -63,8 +68,9 @@ def test_frozen_weights_come_out_bit_identical_and_merged_equals_adapter(
 
 
 def test_what_is_refused_costs_no_finished_stage(
-    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path
-) -> None:
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     folder = tmp_path / "adapt"
     go(load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=128"]), base_model, data, folder)
     short = load(recipe(), ["adapt.epochs=1", "adapt.sequence_length=16"])
@@ -73,7 +79,29 @@ def test_what_is_refused_costs_no_finished_stage(
     long = load(recipe(), ["adapt.sequence_length=4096"])
     with pytest.raises(UserError, match="the model reads at most 204"):
         go(long, base_model, data, folder, key="another")
+    measured = load(recipe(), ["adapt.sequence_length=128", 'adapt.meter.select="accuracy"'])
+    with pytest.raises(UserError, match=r"adapt\.meter\.select is set, but the task has"):
+        go(measured, base_model, data, folder, key="third")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    watched = load(recipe(), ["adapt.sequence_length=128", "tracker=wandb"])
+    with pytest.raises(UserError, match="'wandb' needs a package that is not installed"):
+        go(watched, base_model, data, folder, key="fourth")
     manifest.verify(folder)
+
+
+def test_checkpoints_left_by_a_finished_stage_are_in_nobodys_way(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A kill between the manifest and the removal of what it makes superfluous."""
+    folder, lines = tmp_path / "adapt", ["adapt.sequence_length=128", "adapt.checkpoint_every=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.shutil, "rmtree", lambda *_, **__: None)  # type: ignore[attr-defined]
+        go(load(recipe(), [*lines, "adapt.epochs=1"]), base_model, data, folder)
+    assert list((folder / "state").iterdir())
+    entry = go(load(recipe(), [*lines, "adapt.epochs=0.5"]), base_model, data, folder, key="other")
+    assert entry["key"] == "other"
+    assert not (folder / "state").exists()
 
 
 def test_rows_longer_than_the_model_reads_are_refused(

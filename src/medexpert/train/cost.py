@@ -94,14 +94,17 @@ def read_shape(folder: Path) -> Shape:
     An adapter folder has the shape of its base. Raises UserError when there is no config.json, when
     transformers does not know the architecture, or for a mixture of experts.
     """
-    if folders.is_adapter(folder):
-        parent = folder / str(folders.read_lineage(folder).get("parent", ""))
-        return read_shape(parent.resolve())
     return shape_of(weightless(folder))
 
 
 def weightless(folder: Path) -> Any:
-    """The model of a folder on the meta device: names and sizes. Raises UserError as read_shape."""
+    """The model of a folder, of an adapter its base, on the meta device: names and sizes.
+
+    Raises UserError as `read_shape`.
+    """
+    if folders.is_adapter(folder):
+        parent = folder / str(folders.read_lineage(folder).get("parent", ""))
+        return weightless(parent.resolve())
     folders.check_config(folder)
     import torch
     import transformers

@@ -34,7 +34,7 @@ from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
 from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
-from medexpert.train.watch import Dev, Heldout, Instruments, check_meter
+from medexpert.train.watch import Dev, Heldout, Instruments, check_instruments
 
 Say = Callable[[str], None]
 LINEAGE = (
@@ -57,15 +57,14 @@ def run_stage(
     """
     checked = quarantine_of(data, parent, allow_leaks=recipe.data.allow_leaks)
     settings = recipe.stage(name).learned_by(recipe.seed)
+    if manifest.is_finished(folder):  # stopped between its manifest and the end of its cleaning
+        shutil.rmtree(folder / "state", ignore_errors=True)
     refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
     with parallel.open_world() as world:
         speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
-        stage.prepare()
-        # A setting that is refused above must not cost a stage that was finished before.
-        if world.first:
-            (folder / manifest.MANIFEST).unlink(missing_ok=True)
+        stage.prepare(heldout, dev)
         outcome = stage.train(heldout, dev)
         return stage.save(outcome, checked) if world.first else {}
 
@@ -205,9 +204,9 @@ class _Stage:
 
     # -- training ----------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def prepare(self, heldout: Heldout | None, dev: Dev | None) -> None:
         """Read the data and plan the steps: all that can be refused before anything is changed."""
-        check_meter(self.name, self.settings.meter)
+        check_instruments(self.name, self.settings.meter, heldout, dev)
         self.plan_ = self.plan(self.store())
 
     def train(self, heldout: Heldout | None, dev: Dev | None) -> Outcome:
@@ -236,6 +235,9 @@ class _Stage:
             flops=flops.total, rate=rate * self.world.size,
         )  # fmt: skip
         self.model = None  # the learner holds it, and its weights may become shards
+        if self.world.first:
+            # What is refused above must not cost a stage that was finished before.
+            (self.folder / manifest.MANIFEST).unlink(missing_ok=True)
         try:
             # On a CPU the kernels used here repeat anyway (tests/train/kills.py).
             with repeatable(settings.deterministic and self.world.device.type == "cuda"):

@@ -31,6 +31,15 @@ class Instruments:
     tokenizer: Any = None
 
 
+def check_instruments(name: str, settings: Meter, heldout: Heldout | None, dev: Dev | None) -> None:
+    """Raise UserError when the meter of stage `name` asks for what cannot be measured."""
+    if settings.at and heldout is None:
+        raise UserError(f"{name}.meter.at is set, but no held-out text is there", where=name)
+    if settings.select != "last" and dev is None:
+        raise UserError(f"{name}.meter.select is set, but the task has no dev fold", where=name)
+    check_meter(name, settings)
+
+
 def check_meter(name: str, settings: Meter) -> None:
     """Raise UserError when the stop rule of stage `name` has nothing to compare with."""
     if settings.stop_general and 0.0 not in settings.at:
@@ -51,11 +60,7 @@ class Watch:
         steps: int,
         found: list[dict[str, Any]],
     ) -> None:
-        if settings.at and instruments.heldout is None:
-            raise UserError(f"{name}.meter.at is set, but no held-out text is there", where=name)
-        if settings.select != "last" and instruments.dev is None:
-            raise UserError(f"{name}.meter.select is set, but the task has no dev fold", where=name)
-        check_meter(name, settings)
+        check_instruments(name, settings, instruments.heldout, instruments.dev)
         self.name, self.settings, self.instruments = name, settings, instruments
         self.found = found
         self.at_heldout = {round(share * steps) for share in settings.at}
