@@ -30,7 +30,7 @@ from train_systems import python_of, variables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results" / "evaluate-benchmark"
-ITEMS = {"direct": 200, "voc": 32, "growth": 8}
+ITEMS = {"direct": 100, "voc": 16, "growth": 4}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -98,6 +98,7 @@ def evaluate(
 
 
 def _show(outcomes: Sequence[Outcome], out: Path) -> None:
+    from medexpert.evaluate import against
     from medexpert.evaluate.grid import closing_table
 
     if len(outcomes) == 1 and outcomes[0].result and outcomes[0].cell.folder == out:
@@ -113,6 +114,8 @@ def _show(outcomes: Sequence[Outcome], out: Path) -> None:
         )
     else:
         print(closing_table(outcomes))
+        if compared := against.against_first(outcomes):
+            print("\n" + against.plain(compared, outcomes[0].cell.strategy))
         print(out / "summary.json")
     for outcome in outcomes:
         if outcome.result and outcome.result["leaks"]:

@@ -86,7 +86,7 @@ def evaluate_model(
 
     With `flat` there is one cell, in `asked.out` itself, and its failure is raised.
     """  # fmt: skip
-    from medexpert.evaluate import grid
+    from medexpert.evaluate import against, grid
     from medexpert.evaluate.tasks import expand
 
     opening.check()
@@ -100,7 +100,12 @@ def evaluate_model(
         result = grid.run_cell(engine, cells[0], settings, model=model, say=say)
         return [grid.Outcome(cells[0], result)]
     outcomes = grid.evaluate_cells(engine, cells, settings, model=model, say=say)
-    grid.write_summary(outcomes, asked.out, model=engine.name)
+    compared = against.against_first(outcomes)
+    grid.write_summary(
+        outcomes, asked.out, model=engine.name, limit=asked.limit,
+        compared=[row.to_dict() for row in compared],
+        told=against.markdown(compared, strategies[0]),
+    )  # fmt: skip
     return outcomes
 
 

@@ -260,8 +260,14 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
     return f"{plain_table(COLUMNS, rows_of(outcomes))}\n{UNDER}"
 
 
-def write_summary(outcomes: Sequence[Outcome], out: Path, *, model: str) -> None:
-    """OUT/summary.md and OUT/summary.json: the table, and each cell's folder, score and cost."""
+def write_summary(
+    outcomes: Sequence[Outcome], out: Path, *, model: str, limit: int = 0,
+    compared: Sequence[Mapping[str, Any]] = (), told: str = "",
+) -> None:  # fmt: skip
+    """OUT/summary.md and OUT/summary.json: the table, and each cell's folder, score and cost.
+
+    `compared` and `told` are the same comparisons as values and as Markdown (`against`).
+    """
     shown = ("n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds", "usage",
              "per_question", "calibration", "leaks")  # fmt: skip
     cells = [
@@ -273,8 +279,8 @@ def write_summary(outcomes: Sequence[Outcome], out: Path, *, model: str) -> None
         }
         for o in outcomes
     ]  # fmt: skip
-    title = f"# {model}\n\n"
-    manifest.write_text(
-        out / "summary.md", f"{title}{markdown_table(COLUMNS, rows_of(outcomes))}\n\n{UNDER}\n"
-    )
-    manifest.write_json(out / "summary.json", {"model": model, "cells": cells})
+    parts = [f"# {model}", markdown_table(COLUMNS, rows_of(outcomes)), UNDER, told.strip()]
+    page = "\n\n".join(part for part in parts if part)
+    manifest.write_text(out / "summary.md", f"{page}\n")
+    whole = {"model": model, "limit": limit, "cells": cells, "against": list(compared)}
+    manifest.write_json(out / "summary.json", whole)
