@@ -194,11 +194,11 @@ def _planned_tokens(recipe: Run, say: Say) -> dict[str, int]:
 
 def evaluation_tokens(recipe: Run) -> int:
     """Tokens of the questions that are scored, over all points; generation is not counted."""
+    from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import TASKS
 
     settings = recipe.evaluate
-    questions = TASKS[settings.task].load(_benchmark_folder(recipe), "test")
-    questions = questions[: settings.limit or None]
+    questions = sample(TASKS[settings.task].load(_benchmark_folder(recipe), "test"), settings.limit)
     tokens = sum(
         (len(q.question) + sum(map(len, q.contexts))) / CHARACTERS_PER_TOKEN.get(q.lang, 4.0)
         for q in questions

@@ -60,7 +60,7 @@ def free(
     task: Annotated[str, typer.Option(help="liveqa-med or medicationqa-a")] = "liveqa-med",
     data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
     judge: Annotated[str, typer.Option(help="a model that grades the answers")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="first N questions; 0 = all")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="N questions, a fixed sample; 0 = all")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="of one answer")] = 256,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     batch_tokens: Annotated[int, typer.Option(min=1, help="tokens in one forward pass")] = 4096,

@@ -124,6 +124,7 @@ def measure_sensitivity(
     from medexpert import manifest
     from medexpert.evaluate import grid, sensitivity
     from medexpert.evaluate.resume import read_predictions
+    from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
     from medexpert.records import unknown_name
 
@@ -131,7 +132,7 @@ def measure_sensitivity(
         if name not in sensitivity.LABELS:
             raise unknown_name("names of the choices", name, sensitivity.LABELS, where="--labels")
     plain = task_named(task)
-    questions = plain.load(asked.data, asked.split)[: asked.limit or None]
+    questions = sample(plain.load(asked.data, asked.split), asked.limit)
     settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
     cells = {}
     for name in dict.fromkeys(labels):
@@ -168,13 +169,14 @@ def measure_memorisation(
     """Min-K% of a task's questions against those of another split or task."""
     from medexpert.engines.token_scores import LocalTokenScores
     from medexpert.evaluate.memorised import memorisation
+    from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
 
     if not 0 < share <= 1:
         raise UserError(f"share {share}", where="--share", allowed="above 0, at most 1")
-    one = task_named(task).load(data, split)[: limit or None]
+    one = sample(task_named(task).load(data, split), limit)
     name, _, part = against.partition("@")
-    other = task_named(name).load(data, part or "test")[: limit or None]
+    other = sample(task_named(name).load(data, part or "test"), limit)
     shared = {question.id for question in one} & {question.id for question in other}
     if shared:
         raise UserError(

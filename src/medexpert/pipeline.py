@@ -180,6 +180,7 @@ class Pipeline:
 
         def key() -> str:
             from medexpert.evaluate.run import inputs_digest
+            from medexpert.evaluate.sampling import of_limit
             from medexpert.evaluate.tasks import task_named
             from medexpert.prompt import strategies
 
@@ -190,7 +191,7 @@ class Pipeline:
             chosen = {name: getattr(settings, name) for name in names}
             return digest(
                 [
-                    "evaluate", chosen, self._limit(strategy), strategy,
+                    "evaluate", chosen, of_limit(self._limit(strategy)), strategy,
                     version, self.recipe.seed,
                     task.version, questions, self._model_digest(point),
                 ]

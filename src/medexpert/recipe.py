@@ -46,7 +46,7 @@ class Evaluate(Strict):
     protocol: Literal["reasoning-required", "question-only", "reasoning-free"] = (
         "reasoning-required"
     )
-    limit: Count = Field(0, description="questions; 0 = all of the split")
+    limit: Count = Field(0, description="questions of the split, a fixed sample; 0 = all")
     voc_limit: Count = Field(0, description="questions for voc strategies; 0 = all")
     batch_tokens: Positive = Field(4096, description="tokens scored in one forward pass")
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medexpert.evaluate.sampling import of_limit
 from medexpert.records import digest
 
 
@@ -75,7 +76,9 @@ def answer_freely(
         grader, grades = open_engine(
             judge, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
         )
-    key = digest([task, asked.version, content, limit, max_tokens, seed, dtype, weights, grades])
+    key = digest(
+        [task, asked.version, content, of_limit(limit), max_tokens, seed, dtype, weights, grades]
+    )
     result = evaluate_open(
         engine, asked, data=data, out=out, key=key, progress=say, judge=grader, limit=limit,
         max_tokens=max_tokens, seed=seed,

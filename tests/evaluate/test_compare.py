@@ -64,7 +64,7 @@ def test_unlike_results_are_refused(
     refused("e", "protocol is 'reasoning-required'", protocol="question-only")
     other_text = replace(fakes.task(), load=lambda root, split: fakes.questions(40, " now"))
     refused("g", "split_digest is", task=other_text)
-    refused("f", r"40 questions in .*, 30 in .*, 10 of them only in one \(first: q030\)", limit=30)
+    refused("f", r"40 questions in .*, 30 in .*, 10 of them only in one \(first: q002\)", limit=30)
 
 
 def test_unfinished_or_altered_results_are_refused(pair: tuple[Path, Path]) -> None:

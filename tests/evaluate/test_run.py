@@ -13,6 +13,7 @@ from medexpert import manifest
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate import run
 from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.sampling import sample
 from medexpert.evaluate.tasks import task_named
 from medexpert.records import NO_ANSWER, Prediction, UserError, read_jsonl
 
@@ -191,9 +192,14 @@ def test_a_finished_run_is_not_repeated(
     assert second.asked == []
 
 
-def test_limit_takes_the_first_questions(evaluate: Evaluate, tmp_path: Path) -> None:
+def test_limit_takes_a_fixed_sample_and_says_so(
+    evaluate: Evaluate, fakes: SimpleNamespace, tmp_path: Path
+) -> None:
     result = evaluate(tmp_path / "e", limit=7)
-    assert [row.id for row in read_predictions(tmp_path / "e")] == [f"q{i:03d}" for i in range(7)]
+    asked = [row.id for row in read_predictions(tmp_path / "e")]
+    assert asked == [question.id for question in sample(fakes.questions(40), 7)]
+    assert result["limit_rule"] == "smallest SHA-256 of the id"
+    assert evaluate(tmp_path / "all")["limit_rule"] == ""
     assert (result["n"], result["official"], result["official_complete"]) == (7, False, False)
 
 

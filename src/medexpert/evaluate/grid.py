@@ -19,6 +19,7 @@ from medexpert.evaluate.folders import folder_of
 from medexpert.evaluate.groups import group_score
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import inputs_digest
+from medexpert.evaluate.sampling import of_limit
 from medexpert.evaluate.tables import markdown_table, plain_table
 from medexpert.evaluate.tasks import GROUPS, Task
 from medexpert.prompt import strategies
@@ -108,7 +109,7 @@ def plan(
                 place = Path(folder_of(task.name), folder_of(name), f"seed-{seed}")
                 made_from = (
                     task.name, task.version, inputs, name, versions[name], protocol,
-                    settings.limit, seed, settings.split,
+                    of_limit(settings.limit), seed, settings.split,
                 )  # fmt: skip
                 folder = settings.out if flat else settings.out / place
                 cells.append(Cell(task, protocol, name, seed, folder, made_from))

@@ -18,6 +18,7 @@ import numpy as np
 from medexpert import manifest
 from medexpert.evaluate import overlap
 from medexpert.evaluate.run import RESULT, leaks
+from medexpert.evaluate.sampling import sample
 from medexpert.evaluate.statistics import bootstrap_ratio
 from medexpert.evaluate.tasks.open_tasks import OpenQuestion, OpenTask
 from medexpert.prompt import judge as judging
@@ -49,7 +50,7 @@ def evaluate_open(
     max_tokens: int = 256,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Ask every question (the first `limit`, 0 = all), score the answers and write them to `out`.
+    """Ask every question (a sample of `limit`, 0 = all), score the answers and write them to `out`.
 
     Returns the content of result.json. Work finished under the same key is returned as it is; an
     interrupted run goes on. Raises UserError when there is no question.
@@ -57,8 +58,7 @@ def evaluate_open(
     if manifest.is_complete(out, key):
         finished: dict[str, Any] = manifest.read_json(out / RESULT)
         return finished
-    asked = task.load(data)
-    asked = asked[:limit] if limit else asked
+    asked = sample(task.load(data), limit)
     if not asked:
         raise UserError(f"{task.name} has no questions", where=str(data))
     header = {

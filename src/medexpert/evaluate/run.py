@@ -19,6 +19,7 @@ from medexpert import manifest
 from medexpert.evaluate import metrics
 from medexpert.evaluate.meter import Meter, per_question
 from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, resume
+from medexpert.evaluate.sampling import RULE, sample
 from medexpert.evaluate.scoring import score
 from medexpert.evaluate.tasks import Task
 from medexpert.prompt import strategies
@@ -69,7 +70,7 @@ def evaluate(
     seed: int = 0,
     split: str = "test",
 ) -> dict[str, Any]:
-    """Ask every question of the split (the first `limit`, 0 = all) and write the result to `out`.
+    """Ask every question of the split (a sample of `limit`, 0 = all) and write the result to `out`.
 
     Returns the content of result.json. Work already finished under the same key is returned as it
     is; an interrupted run goes on. Raises UserError for an unknown strategy, protocol or split.
@@ -125,7 +126,7 @@ def _questions(
         progress(
             f"{task.name}: limit {limit} is more than the {len(questions)} questions; all taken"
         )
-    return questions[:limit] if limit else questions
+    return sample(questions, limit)
 
 
 def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Question]:
@@ -274,6 +275,7 @@ def _provenance(setting: Setting, engine: Engine, strategy: Any) -> dict[str, An
         "leaks": leaks(engine.facts().get("lineage") or {}, setting.task.kept_out_as),
         "seed": setting.seed,
         "limit": setting.limit,
+        "limit_rule": RULE if setting.limit else "",
         "key": setting.key,
     }
 
