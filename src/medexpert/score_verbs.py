@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from medexpert.evaluate.sampling import of_limit
 from medexpert.records import digest
 
 
@@ -63,6 +62,7 @@ def answer_freely(
 ) -> str:
     """Answer an open task, grade it where a judge is named; the scores as JSON."""
     from medexpert.evaluate.open_ended import evaluate_open
+    from medexpert.evaluate.sampling import of_limit
     from medexpert.evaluate.tasks.open_tasks import open_task_named
     from medexpert.verbs import open_engine
 

@@ -37,5 +37,5 @@ def test_a_sorted_file_is_not_taken_from_its_start() -> None:
 
 
 def test_no_limit_keeps_a_key_and_a_limit_names_its_rule() -> None:
-    assert of_limit(0) == ""
+    assert of_limit(0) == 0  # what the keys of work without a limit have always held
     assert of_limit(7) == "7 by smallest SHA-256 of the id"

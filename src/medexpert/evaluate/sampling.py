@@ -31,9 +31,10 @@ def sample(items: Sequence[Item], limit: int) -> list[Item]:
     return [items[at] for at in sorted(order[:limit])]
 
 
-def of_limit(limit: int) -> str:
-    """What a key holds of a limit: another rule takes other questions."""
-    return f"{limit} by {RULE}" if limit else ""
+def of_limit(limit: int) -> str | int:
+    """What a key holds of a limit: another rule takes other questions. No limit is 0 as ever, so
+    that finished work stays finished."""
+    return f"{limit} by {RULE}" if limit else 0
 
 
 def _digest(name: str) -> bytes:
