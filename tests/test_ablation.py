@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from medexpert import manifest
-from medexpert.ablation_verb import ablate, adopt
+from medexpert import ablation_verb, manifest
+from medexpert.__main__ import main
+from medexpert.ablation_verb import Ablated, Variant, ablate, adopt
 from medexpert.pipeline import Pipeline
 from medexpert.recipe import load
 from medexpert.records import UserError
@@ -45,7 +46,7 @@ def test_equal_stages_are_trained_once_and_everything_is_tested(
     recipe: Callable[..., Path],
 ) -> None:
     path, lines = write(recipe), list[str]()
-    told = ablate(path, [], dry_run=False, say=lines.append)
+    told = ablate(path, [], dry_run=False, say=lines.append).text
     root = path.with_suffix("") / "ablation"
     trained = [line for line in lines if line in {f"{s}: started" for s in
                ("knowledge", "instruct", "adapt")}]  # fmt: skip
@@ -67,19 +68,19 @@ def test_equal_stages_are_trained_once_and_everything_is_tested(
     same = manifest.sha256_file(root / "all+lora+voc/seed-2312/adapt/model/model.safetensors")
     assert whole == same
     lines.clear()
-    assert ablate(path, [], dry_run=False, say=lines.append) == told
+    assert ablate(path, [], dry_run=False, say=lines.append) == Ablated(told)
     assert not [line for line in lines if "started" in line or "taken" in line]
-    assert "0 to run" in ablate(path, [], dry_run=True, say=lines.append)
+    assert "0 to run" in ablate(path, [], dry_run=True, say=lines.append).text
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_minus_nine_and_the_same_table(recipe: Callable[..., Path]) -> None:
-    whole = ablate(write(recipe, "whole"), [], dry_run=False, say=lambda line: None)
+    whole = ablate(write(recipe, "whole"), [], dry_run=False, say=lambda line: None).text
     path = write(recipe, "cut")
     for moment in ("instruct 1/", "evaluate adapt direct: started", "variant 3 of 4", "taken from"):
         kill_at(path, moment)
-    cut = ablate(path, [], dry_run=False, say=lambda line: None)
+    cut = ablate(path, [], dry_run=False, say=lambda line: None).text
 
     def scores(text: str) -> list[list[str]]:
         return [line.split()[:12] for line in text.splitlines()[1:5]]
@@ -111,10 +112,32 @@ def kill_at(path: Path, moment: str) -> None:
 def test_a_variant_that_fails_is_told_and_the_others_go_on(recipe: Callable[..., Path]) -> None:
     extra = '[ablation.axes.base]\nours = {{}}\nnone = {{ "base.model" = "/no/such/model" }}\n'
     path, lines = write(recipe, extra=extra), list[str]()
-    told = ablate(path, [], dry_run=False, say=lines.append)
+    done = ablate(path, [], dry_run=False, say=lines.append)
     assert any(line.startswith("FAILED all+lora+direct+none seed 2312") for line in lines)
-    assert "missing: all+lora+direct+none direct" in told
-    assert "Holm over the 3 comparisons" in told
+    assert "missing: all+lora+direct+none direct" in done.text
+    assert "Holm over the 3 comparisons" in done.text
+    assert done.failed == ("all+lora+direct+none seed 2312",)
+
+
+def test_a_failure_of_any_kind_is_told_and_the_exit_code_is_1(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(variant: Variant, donors: object, say: object) -> None:
+        if variant.name == "all+full+direct":
+            raise RuntimeError("DefaultCPUAllocator: not enough memory")
+
+    monkeypatch.setattr(ablation_verb, "run", broken)
+    path = write(recipe)
+    assert main(["ablate", str(path)]) == 1
+    told = capsys.readouterr()
+    why = "RuntimeError: DefaultCPUAllocator: not enough memory"
+    assert f"FAILED all+full+direct seed 2312: {why}" in told.err
+    assert f"missing: all+full+direct direct: all+full+direct seed 2312 failed: {why}" in told.out
+    error = path.with_suffix("") / "ablation" / "all+full+direct" / "seed-2312" / "error.txt"
+    assert "Traceback" in error.read_text()
+    monkeypatch.setattr(ablation_verb, "run", lambda variant, donors, say: None)
+    assert main(["ablate", str(path)]) == 0
+    assert not error.exists()
 
 
 def test_a_build_is_taken_over_whole_or_not_at_all(
@@ -142,6 +165,6 @@ def test_a_recipe_without_axes_says_so(recipe: Callable[..., Path]) -> None:
 
 def test_a_plan_runs_nothing(recipe: Callable[..., Path]) -> None:
     path = write(recipe)
-    told = ablate(path, [], dry_run=True, say=print)
+    told = ablate(path, [], dry_run=True, say=print).text
     assert "0 complete" in told
     assert not path.with_suffix("").exists()

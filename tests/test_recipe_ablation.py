@@ -69,6 +69,11 @@ def test_one_change_at_a_time(tmp_path: Path) -> None:
             '[ablation.axes.a]\nx = { "threads" = 1 }\n[ablation.axes.b]\ny = { "threads" = 2 }',
             "ablation.axes.b: threads is changed by axis a too",
         ),
+        (
+            '[ablation.axes.a]\nx = { "adapt.method" = "dora" }\n'
+            '[ablation.axes.b]\ny = { "adapt" = { epochs = 2 } }',
+            "ablation.axes.b: adapt is changed by axis a too",
+        ),
         ("[ablation]\nseeds = [1, 1]", "a seed is given twice"),
         (
             "[ablation]\nseeds = [1, 2]\nmost = 1\n[ablation.axes.a]\nx = {}",

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +46,23 @@ class Variant:
         return self.recipe.folder()
 
 
-def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> str:
+@dataclass(frozen=True)
+class Ablated:
+    """What to print, and the variants that failed."""
+
+    text: str
+    failed: tuple[str, ...] = ()
+
+
+def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> Ablated:
     """Run what is missing and return the table; with `dry_run` what would be run.
 
-    A variant that fails is told, its lines are "missing", and the others go on. Raises UserError
-    for a recipe without axes, or whose variants evaluate nothing.
+    A variant that fails is told, with the traceback in its error.txt, its lines are "missing", and
+    the others go on. Raises UserError for a recipe without axes, or whose variants evaluate
+    nothing.
     """
     from medexpert.check import require_evaluation
+    from medexpert.evaluate.grid import ERROR
 
     recipe = load(path, overrides)
     variants = expand(recipe)
@@ -66,15 +77,21 @@ def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> 
         if not variant.recipe.evaluate.points:
             raise UserError(f"{variant.title} evaluates at no point", where="evaluate.points")
     if dry_run:
-        return planned(variants)
+        return Ablated(planned(variants))
     donors = [recipe.folder(), *(variant.root for variant in variants)]
+    failed: dict[str, str] = {}
     for number, variant in enumerate(variants, 1):
         say(f"variant {number} of {len(variants)}: {variant.title}")
         try:
             run(variant, donors, say)
-        except UserError as error:
-            say(f"FAILED {variant.title}: {error}")
-    return _written(recipe, variants, say)
+        except Exception as error:  # whatever went wrong with one, the others are worth having
+            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            manifest.write_text(variant.root / ERROR, traceback.format_exc())
+            say(f"FAILED {variant.title}: {why}")
+            failed[variant.title] = why
+        else:
+            (variant.root / ERROR).unlink(missing_ok=True)
+    return Ablated(_written(recipe, variants, failed, say), tuple(failed))
 
 
 def expand(recipe: Run) -> list[Variant]:
@@ -194,7 +211,7 @@ def _signatures(recipe: Run) -> dict[str, str]:
     return found
 
 
-def _trials(variants: Sequence[Variant]) -> Iterator[Trial]:
+def _trials(variants: Sequence[Variant], failed: Mapping[str, str]) -> Iterator[Trial]:
     """Each variant at the last point that it evaluates."""
     from medexpert.evaluate.ablation import Trial
 
@@ -202,13 +219,14 @@ def _trials(variants: Sequence[Variant]) -> Iterator[Trial]:
         wanted = variant.recipe.evaluate
         there: list[Any] = ["base", *variant.recipe.stages()]
         point = [name for name in there if name in wanted.points][-1:] or ["base"]
-        yield Trial(variant.name, variant.seed, variant.root, point[0], wanted.strategies)
+        why = failed.get(variant.title, "")
+        yield Trial(variant.name, variant.seed, variant.root, point[0], wanted.strategies, why)
 
 
-def _written(recipe: Run, variants: Sequence[Variant], say: Say) -> str:
+def _written(recipe: Run, variants: Sequence[Variant], failed: Mapping[str, str], say: Say) -> str:
     from medexpert.evaluate import ablation
 
-    found = ablation.lines(list(_trials(variants)))
+    found = ablation.lines(list(_trials(variants, failed)))
     files = ablation.write(found, recipe.folder() / FOLDER, title=f"{recipe.name}: ablation")
     for file in files:
         say(f"wrote {file}")

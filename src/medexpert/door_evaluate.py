@@ -21,7 +21,7 @@ probe_app = typer.Typer(
     "and names of the choices, flagged questions, memorised texts.",
 )  # fmt: skip
 FAILED = 1
-"""Exit code when some cells have no result."""
+"""Exit code when some cells or variants have no result."""
 
 Model = Annotated[
     str, typer.Option(help="model folder, catalogue name, hub id, .gguf or openai:MODEL")
@@ -137,13 +137,17 @@ def ablate(
 ) -> None:
     """Run every variant of a recipe's [ablation] that is missing, and print one table.
 
-    Stages that variants share are trained once. A killed ablation goes on where it stopped.
+    Stages that variants share are trained once. A killed ablation goes on where it stopped. A
+    variant that fails is told and the others go on (exit code 1).
 
     Example: medexpert ablate recipes/ablation/demo.toml --dry-run
     """
     from medexpert.ablation_verb import ablate as run_all
 
-    print(run_all(recipe, overrides or (), dry_run=dry_run, say=say))
+    done = run_all(recipe, overrides or (), dry_run=dry_run, say=say)
+    print(done.text)
+    if done.failed:
+        raise typer.Exit(FAILED)
 
 
 @probe_app.command()

@@ -71,7 +71,11 @@ class Ablation(Strict):
             for other, theirs in keys[k + 1 :]:
                 wrong += [
                     f"ablation.axes.{other}: {key} is changed by axis {axis} too"
-                    for key in sorted(mine & theirs)
+                    for key in sorted(theirs)
+                    if any(
+                        f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.")
+                        for own in mine
+                    )
                 ]
         if len(set(self.seeds)) < len(self.seeds):
             wrong.append("ablation.seeds: a seed is given twice")

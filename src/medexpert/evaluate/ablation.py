@@ -32,13 +32,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """One variant with one seed: its run folder, the point that is measured, its strategies."""
+    """One variant with one seed: its run folder, the point that is measured, its strategies.
+
+    `failed` says why it could not be run: what lies in its folder is then of earlier settings.
+    """
 
     variant: str
     seed: int
     root: Path
     point: str
     strategies: tuple[str, ...]
+    failed: str = ""
 
     def folder(self, strategy: str) -> Path:
         """Where its evaluation lies."""
@@ -74,15 +78,13 @@ def lines(trials: Sequence[Trial]) -> list[Line]:
     reference = trials[0]
     found: list[Line] = []
     for (variant, strategy), members in groups.items():
-        own = [trial.folder(strategy) for trial in members]
-        line = _measured(variant, strategy, members, own)
+        line = _measured(variant, strategy, members)
         if line.accuracy is not None and members[0].variant != reference.variant:
             against = strategy if strategy in reference.strategies else reference.strategies[0]
-            others = [t.folder(against) for t in trials if t.variant == reference.variant]
-            line = _compared(line, others, own)
+            others = [t for t in trials if t.variant == reference.variant]
+            line = _compared(line, others, against, members)
         elif line.accuracy is not None and strategy != reference.strategies[0]:
-            first = [trial.folder(reference.strategies[0]) for trial in members]
-            line = _compared(line, first, own)
+            line = _compared(line, members, reference.strategies[0], members)
         found.append(line)
     tested = [i for i, line in enumerate(found) if line.difference is not None]
     adjusted = holm([d.p for i in tested if (d := found[i].difference) is not None])
@@ -91,12 +93,19 @@ def lines(trials: Sequence[Trial]) -> list[Line]:
     return found
 
 
-def _measured(
-    variant: str, strategy: str, members: Sequence[Trial], folders: Sequence[Path]
-) -> Line:
+def _folders(trials: Sequence[Trial], strategy: str) -> list[Path]:
+    """Where the evaluations lie. Raises UserError for a trial that failed."""
+    for trial in trials:
+        if trial.failed:
+            raise UserError(f"{trial.variant} seed {trial.seed} failed: {trial.failed}")
+    return [trial.folder(strategy) for trial in trials]
+
+
+def _measured(variant: str, strategy: str, members: Sequence[Trial]) -> Line:
     point = members[0].point
     line = Line(variant, strategy, point, tuple(trial.seed for trial in members))
     try:
+        folders = _folders(members, strategy)
         results = [_result(folder) for folder in folders]
         table = seeds.correctness([read_predictions(folder) for folder in folders])
     except UserError as error:
@@ -105,8 +114,9 @@ def _measured(
     return replace(line, accuracy=accuracy, costs=tuple(costs(results)))
 
 
-def _compared(line: Line, before: Sequence[Path], after: Sequence[Path]) -> Line:
+def _compared(line: Line, others: Sequence[Trial], against: str, members: Sequence[Trial]) -> Line:
     try:
+        before, after = _folders(others, against), _folders(members, line.strategy)
         results = [_result(folder) for folder in (*before, *after)]
         for name in (*MUST_AGREE, "split_digest"):
             values = {str(result.get(name)) for result in results}
