@@ -1,4 +1,5 @@
-"""Samples as lm-evaluation-harness logs them -> questions and predictions; hand-made texts."""
+"""Samples as lm-evaluation-harness logs them -> questions and predictions; hand-made texts, and
+lines that the harness itself wrote (`tests/reference/make_lm_eval_goldens.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
+import lm_eval_rows
 from medexpert.evaluate.lm_eval_samples import convert, main, predictions, rows
+from medexpert.evaluate.tasks import task_named
 from medexpert.records import UserError
 
 PUBMEDQA = {
@@ -55,6 +58,32 @@ def test_docs_of_its_medical_tasks(tmp_path: Path, doc: Any, row: Any) -> None:
     assert rows(written(tmp_path / "s.jsonl", sample(4, doc, []))) == [{"id": "4", **row}]
 
 
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
+LOGGED = json.loads((REFERENCE / "lm_eval_samples.json").read_text("utf-8"))
+GOLDENS = json.loads((REFERENCE / "lm_eval_goldens.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("task", sorted(LOGGED))
+def test_what_the_harness_itself_logs(tmp_path: Path, task: str) -> None:
+    path = tmp_path / f"samples_{task}.jsonl"
+    path.write_text("".join(line + "\n" for line in LOGGED[task]), "utf-8")
+    asked = [lm_eval_rows.invented()[task][0][at] for at in (0, -1)]
+    items = [GOLDENS[task]["items"][at] for at in (0, -1)]
+    found = rows(path)
+    for row, question in zip(found, asked, strict=True):
+        assert row["question"] == question.question
+        assert tuple(row["choices"]) == question.choices
+        assert row["choices"][row["answer"]] == question.answer
+        assert row.get("context", "") == "\n".join(question.contexts)
+    for prediction, item, question in zip(predictions(path), items, asked, strict=True):
+        assert question.choices.index(prediction.choice) == item["predicted"]
+        assert prediction.correct == bool(item["acc"])
+        held = [prediction.trace["logprobs"][choice] for choice in question.choices]
+        assert held == pytest.approx(item["logprobs"], abs=1e-4)
+    assert convert(path, tmp_path / "q.jsonl") == 2
+    assert len(task_named(f"file:{tmp_path / 'q.jsonl'}").load(tmp_path, "test")) == 2
+
+
 def test_the_conclusion_is_never_in_a_question(tmp_path: Path) -> None:
     out = tmp_path / "q.jsonl"
     assert convert(written(tmp_path / "s.jsonl", sample(0, PUBMEDQA, [])), out) == 1
@@ -71,6 +100,29 @@ def test_predictions_are_its_argmax(tmp_path: Path, kind: Any) -> None:
     found = predictions(written(tmp_path / "s.jsonl", first, second))
     assert [(p.id, p.choice, p.answer) for p in found] == [("0", "no", "no"), ("1", "yes", "no")]
     assert sum(found[0].probabilities.values()) == pytest.approx(1.0)
+
+
+def test_a_text_may_hold_any_line_end(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    doc = {**DOCS[4][0], "question": "One\u2028two\x85three?"}
+    lines = [json.dumps(sample(n, doc, []), ensure_ascii=False) for n in range(2)]
+    path.write_text("\n".join(lines) + "\r\n\n", "utf-8")
+    assert [row["question"] for row in rows(path)] == [doc["question"]] * 2
+
+
+def test_two_choices_of_one_text_stay_two(tmp_path: Path) -> None:
+    doc = {"question": "How much?", "choices": ["5 %", "9 %", "5 % ", "1 %"], "answer": 2}
+    scored = sample(0, doc, [[-3.0, False], [-2.0, False], [-1.0, False], [-4.0, False]])
+    path = written(tmp_path / "s.jsonl", scored)
+    (found,) = predictions(path)
+    assert found.correct
+    assert len(found.probabilities) == 4
+    assert sum(found.probabilities.values()) == pytest.approx(1.0)
+    assert convert(path, tmp_path / "q.jsonl") == 1
+    (asked,) = task_named(f"file:{tmp_path / 'q.jsonl'}").load(tmp_path, "test")
+    assert (asked.choices, asked.answer) == (("5 %", "9 %", "5 % [C]", "1 %"), "5 % [C]")
+    with pytest.raises(UserError, match=r"s\.jsonl:1: doc of shape question, choices, answer: "):
+        rows(written(path, sample(0, {**doc, "choices": ["a", None]}, [])))
 
 
 def test_a_second_filter_is_the_same_question(tmp_path: Path) -> None:

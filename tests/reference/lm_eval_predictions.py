@@ -1,10 +1,11 @@
 """Run lm-evaluation-harness itself on local rows; started in the environment of lm_eval_env.py.
 
-    PYTHON lm_eval_predictions.py MODEL ROWS.json OUT.json
+    PYTHON lm_eval_predictions.py MODEL ROWS.json OUT.json [SAMPLES]
 
 ROWS.json: {lm-eval's task name: rows in the schema of the data set that the task reads}. The task's
 own YAML, prompt functions, scoring and metric are used; only the place of the rows is replaced.
-Writes {task: {"accuracy": ..., "items": [{"prompt", "logprobs", "predicted", "gold"}, ...]}}.
+Writes {task: {"accuracy": ..., "items": [{"prompt", "logprobs", "predicted", "gold"}, ...]}}, and
+to the folder SAMPLES a file samples_TASK.jsonl each, as its --log_samples does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ os.environ.update(HF_DATASETS_OFFLINE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALL
 import lm_eval
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -47,7 +49,7 @@ def task(name: str, rows: Path, cache: Path) -> Any:
     return ConfigurableTask(config=config)
 
 
-def main(model: str, rows: str, out: str) -> None:
+def main(model: str, rows: str, out: str, logged: str = "") -> None:
     """Evaluate every task of `rows` with one model in fp32 on the CPU."""
     wanted = json.loads(Path(rows).read_text("utf-8"))
     lm = HFLM(pretrained=model, device="cpu", dtype="float32", batch_size=1)
@@ -66,6 +68,13 @@ def main(model: str, rows: str, out: str) -> None:
             "items": [_item(sample) for sample in samples],
         }
     Path(out).write_text(json.dumps(results, ensure_ascii=False) + "\n", "utf-8")
+    if logged:
+        tracker = EvaluationTracker(output_path=f"{logged}/results.json")
+        tracker.date_id = "made"
+        for name in wanted:
+            tracker.save_results_samples(name, found["samples"][name])
+            file = Path(logged) / f"samples_{name}_made.jsonl"
+            file.rename(file.with_name(f"samples_{name}.jsonl"))
 
 
 def _item(sample: dict[str, Any]) -> dict[str, Any]:

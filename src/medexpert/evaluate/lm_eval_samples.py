@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
+from medexpert.prompt.options import distinct
 from medexpert.records import Prediction, UserError
 
 Row = Mapping[str, Any]
@@ -111,13 +112,15 @@ def convert(source: Path, out: Path) -> int:
 def _read(path: Path) -> Iterator[tuple[dict[str, Any], Row]]:
     seen: dict[str, str] = {}
     try:
-        lines = path.read_bytes().decode("utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8").split("\n")  # texts hold other line ends
     except FileNotFoundError:
         raise UserError("no such file", where=str(path)) from None
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte {error.start})", where=str(path)) from None
     for number, line in enumerate(lines, 1):
         where = f"{path}:{number}"
+        if not line.strip():
+            continue
         try:
             sample = json.loads(line)
         except json.JSONDecodeError as error:
@@ -140,7 +143,9 @@ def _question(doc: Row, where: str) -> dict[str, Any]:
         if set(shape) <= set(doc):
             try:
                 found = reader(doc)
-            except (KeyError, IndexError, TypeError, ValueError) as error:
+                # Two choices of one text are told apart as in our own tasks, by their letter.
+                found["choices"] = list(distinct([text.strip() for text in found["choices"]]))
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise UserError(f"doc of shape {', '.join(shape)}: {error}", where=where) from None
             if not 0 <= found["answer"] < len(found["choices"]):
                 raise UserError(f"answer {found['answer']} is no choice", where=where)
