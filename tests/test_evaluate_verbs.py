@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from medexpert.__main__ import main
-from medexpert.evaluate_verbs import listed, numbers
+from medexpert.evaluate_verbs import listed, measure_memorisation, numbers
 from medexpert.records import UserError
 
 
@@ -87,6 +88,18 @@ def test_min_k_against_other_questions(base_model: Path, tmp_path: Path, capsys:
     assert 0 <= found["interval"]["low"] <= found["auroc"] <= found["interval"]["high"] <= 1
     assert main([*command, "--against", "trialgen"]) == 2
     assert "6 questions are in both sets" in capsys.readouterr().err
+
+
+def test_min_k_is_for_models_on_this_machine(tmp_path: Path) -> None:
+    """An endpoint may have a tokenizer, and still does not tell every token's probability."""
+    far: Any = SimpleNamespace(
+        open=lambda say: (SimpleNamespace(name="far", tokenizer=object()), "digest")
+    )
+    with pytest.raises(UserError, match="far does not tell the log-probability of every token"):
+        measure_memorisation(
+            far, task="trialgen", data=tmp_path, against="trialgen@dev-0", split="test",
+            share=0.2, limit=2, say=lambda line: None,
+        )  # fmt: skip
 
 
 def test_lists() -> None:

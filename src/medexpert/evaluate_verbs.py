@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import factorial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,8 @@ def measure_sensitivity(
     plain = task_named(task)
     questions = sample(plain.load(asked.data, asked.split), asked.limit)
     settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
+    most = max((factorial(len(question.choices)) for question in questions), default=1)
+    orders = min(orders, most)
     cells = {}
     for name in dict.fromkeys(labels):
         for order in range(orders):
@@ -148,7 +151,8 @@ def measure_sensitivity(
         grid.run_cell(engine, cell, settings, model=(opening.dtype, weights), say=say)
         rows[variant] = read_predictions(cell.folder)
     found = {
-        "task": plain.name, "task_version": plain.version, "strategy": strategy, "seed": seed,
+        "task": plain.name, "task_version": plain.version, "split": asked.split,
+        "protocol": cell.protocol, "limit": asked.limit, "strategy": strategy, "seed": seed,
         "model": engine.name, **sensitivity.summary(questions, rows, orders),
     }  # fmt: skip
     manifest.write_json(asked.out / "sensitivity.json", found)
@@ -167,6 +171,7 @@ def measure_memorisation(
     say: Say,
 ) -> dict[str, Any]:
     """Min-K% of a task's questions against those of another split or task."""
+    from medexpert.engines.local import LocalEngine
     from medexpert.engines.token_scores import LocalTokenScores
     from medexpert.evaluate.memorised import memorisation
     from medexpert.evaluate.sampling import sample
@@ -184,7 +189,7 @@ def measure_memorisation(
             allowed="other questions: TASK or TASK@SPLIT",
         )  # fmt: skip
     engine, _ = opening.open(say)
-    if not hasattr(engine, "tokenizer"):
+    if not isinstance(engine, LocalEngine):
         raise UserError(
             f"{engine.name} does not tell the log-probability of every token", where="--model",
             allowed="a local model",

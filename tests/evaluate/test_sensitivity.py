@@ -99,6 +99,18 @@ def test_too_few_orders_give_no_pull(fakes: SimpleNamespace) -> None:
     assert summary(questions, one, 1)["orders"]["words"]["flip_rate"] is None
 
 
+def test_an_order_asked_again_is_no_order_that_agrees() -> None:
+    """Two choices have two orders, and four were asked for: the third is the first again."""
+    question = Question(id="q", question="Does it?", choices=("yes", "no"), answer="no")
+    rows = {}
+    for number in range(4):
+        order = orders_of(2, 4)[number % 2]
+        first = varied(question, Variant("words", number), order).choices[0]
+        rows[Variant("words", number)] = [Prediction("q", first, "no")]
+    told = summary([question], rows, 4)["orders"]["words"]
+    assert (told["flip_rate"], told["consistent"]) == (1, 0)
+
+
 def test_a_variant_is_an_evaluation_that_is_never_official(
     evaluate: Callable[..., Any], fakes: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -129,7 +129,7 @@ def summary(
     """{n, variants, orders by names, names}: accuracies, flips and the pull of each place.
 
     `variants`: accuracy with Wilson interval of each. `orders`: for each kind of names, over its
-    orders, the spread of accuracy, `flip_rate` (mean share of the other orders in which a question
+    orders, the spread of accuracy, `flip_rate` (mean share of a question's other orders in which it
     is answered otherwise than in the given one), `consistent` (share of questions answered alike in
     all), and `places`. `names`: how often two kinds of names disagree in the given order.
     """
@@ -181,14 +181,18 @@ def _orders(
     if len(answers) < 2:
         return {**spread, "flip_rate": None, "consistent": None, "places": None}
     own = [[content for _, content in row] for row in answers]
-    flips = [sum(row[i] != own[0][i] for row in own[1:]) for i in range(len(questions))]
-    same = sum(not n for n in flips)
+    rates = []
+    for i, question in enumerate(questions):
+        # Two choices have two orders: a third would be the given one again, and never a flip.
+        others = own[1 : factorial(len(question.choices))]
+        rates.append(sum(row[i] != own[0][i] for row in others) / len(others))
+    same = rates.count(0)
     return {
         **spread,
-        "flip_rate": sum(flips) / (len(flips) * (len(own) - 1)),
-        "flip_interval": asdict(_mean_interval([n / (len(own) - 1) for n in flips], seed)),
-        "consistent": same / len(flips),
-        "consistent_interval": asdict(wilson(same, len(flips))),
+        "flip_rate": sum(rates) / len(rates),
+        "flip_interval": asdict(_mean_interval(rates, seed)),
+        "consistent": same / len(rates),
+        "consistent_interval": asdict(wilson(same, len(rates))),
         "places": _places(questions, answers, seed),
     }
 
