@@ -125,6 +125,15 @@ def made(identity: str, choices: tuple[str, ...], answer: str, choice: str) -> A
     return question, Prediction(identity, choice, answer, {} if choice == NO_ANSWER else shares)
 
 
+def test_a_tie_is_calibrated_as_it_was_settled() -> None:
+    """A vote's probabilities may be equal: what counts is the answer, not the first of them."""
+    shares = {"yes": 0.5, "no": 0.5, "maybe": 0.0}
+    found = score([Prediction(str(k), "no", "no", shares) for k in range(4)], tuple(shares), seed=0)
+    assert found["accuracy"] == 1
+    assert found["calibration"]["ece_10_equal_mass"] == pytest.approx(0.5)
+    assert found["calibration"]["risk_coverage"]["curve"][-1]["risk"] == 0
+
+
 def test_unlike_choices_are_counted_by_letter() -> None:
     pairs = [
         made("1", ("aspirin", "ibuprofen", "none"), "aspirin", "aspirin"),

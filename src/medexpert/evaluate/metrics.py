@@ -145,13 +145,17 @@ def negative_log_likelihood(probabilities: Floats, gold: NDArray[np.int64]) -> f
     return float(-np.mean(np.log(np.maximum(chosen, SMALLEST))))
 
 
-def calibration(probabilities: Floats, gold: NDArray[np.int64]) -> dict[str, Any]:
-    """All calibration numbers of one run; confidence is the largest probability of an item.
+def calibration(
+    probabilities: Floats, gold: NDArray[np.int64], given: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """All calibration numbers of one run; confidence is the probability of the answer.
 
-    `bins` are the ten equal-mass bins, for the reliability diagram.
+    `given` [N] is the column answered, None = that of the largest probability: a vote that ends in
+    a tie is settled otherwise. `bins` are the ten equal-mass bins, for the reliability diagram.
     """
-    confidence = probabilities.max(axis=1)
-    correct = (probabilities.argmax(axis=1) == gold).astype(np.float64)
+    given = probabilities.argmax(axis=1) if given is None else given
+    confidence = probabilities[np.arange(len(gold)), given]
+    correct = (given == gold).astype(np.float64)
     bins = reliability_equal_mass(confidence, correct, 10)
     return {
         "n": len(gold),

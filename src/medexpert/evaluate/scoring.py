@@ -81,46 +81,51 @@ def score(
 
 def probability_rows(
     predictions: Sequence[Prediction],
-) -> tuple[metrics.Floats, NDArray[np.int64]]:
-    """([N, K] probabilities, [N] column of the gold answer) of the predictions that carry them.
+) -> tuple[metrics.Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """([N, K] probabilities, [N] column of the gold answer, [N] of the one given) of the
+    predictions that carry them; the likeliest counts as given where none was.
 
     Where all have the same choices a column is a choice; else columns are positions, and NaN marks
     those that a question with fewer choices does not have.
     """
     rows = [p for p in predictions if p.probabilities and p.answer in p.probabilities]
     if not rows:
-        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
+        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     named = list(rows[0].probabilities)
     if any(set(p.probabilities) != set(named) for p in rows):
         named = []
     width = max(len(p.probabilities) for p in rows)
     matrix = np.full((len(rows), width), np.nan)
-    gold = np.zeros(len(rows), dtype=np.int64)
+    gold, given = (np.zeros(len(rows), dtype=np.int64) for _ in range(2))
     for i, row in enumerate(rows):
         own = named or list(row.probabilities)
         matrix[i, : len(own)] = [row.probabilities[choice] for choice in own]
         gold[i] = own.index(row.answer)
-    return matrix, gold
+        given[i] = own.index(row.choice) if row.choice in own else np.nanargmax(matrix[i])
+    return matrix, gold, given
 
 
-def calibration(matrix: metrics.Floats, gold: NDArray[np.int64]) -> dict[str, Any]:
+def calibration(
+    matrix: metrics.Floats, gold: NDArray[np.int64], given: NDArray[np.int64]
+) -> dict[str, Any]:
     """Calibration and risk-coverage of rows as :func:`probability_rows` makes them.
 
     The class-wise error is left out where questions have unlike numbers of choices: a position is
     no class.
     """
     whole = np.nan_to_num(matrix)
-    found = metrics.calibration(whole, gold)
+    found = metrics.calibration(whole, gold, given)
     if np.isnan(matrix).any():
         del found["classwise_ece_15"]
-    correct = (whole.argmax(axis=1) == gold).astype(np.float64)
-    return {**found, "risk_coverage": risk_coverage(whole.max(axis=1), correct)}
+    correct = (given == gold).astype(np.float64)
+    confidence = whole[np.arange(len(gold)), given]
+    return {**found, "risk_coverage": risk_coverage(confidence, correct)}
 
 
 def _calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:
     """Calibration over the predictions that carry probabilities; None when none does."""
-    matrix, gold = probability_rows(predictions)
-    return calibration(matrix, gold) if len(gold) else None
+    matrix, gold, given = probability_rows(predictions)
+    return calibration(matrix, gold, given) if len(gold) else None
 
 
 def _tokens(predictions: Sequence[Prediction]) -> dict[str, int]:

@@ -121,9 +121,9 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
             where=", ".join(map(str, dev)),
             allowed="dev questions that are not tested",
         )
-    dev_rows, dev_gold = _rows(pooled, dev[0] if dev else test)
+    dev_rows, dev_gold, _ = _rows(pooled, dev[0] if dev else test)
     fit = fit_temperature(logs(dev_rows), dev_gold)
-    rows, gold = _rows(asked, test)
+    rows, gold, given = _rows(asked, test)
     after = tempered(logs(rows), fit.temperature)
     after[np.isnan(rows)] = np.nan
     return {
@@ -131,16 +131,18 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
         "fitted_on": [str(folder) for folder in dev],
         "test": str(test),
         "test_n": len(gold),
-        "before": calibration(rows, gold),
-        "after": calibration(after, gold),
+        "before": calibration(rows, gold, given),
+        "after": calibration(after, gold, given),
     }
 
 
-def _rows(predictions: Sequence[Prediction], where: Path) -> tuple[Floats, NDArray[np.int64]]:
-    rows, gold = probability_rows(predictions)
+def _rows(
+    predictions: Sequence[Prediction], where: Path
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    rows, gold, given = probability_rows(predictions)
     if not len(gold):
         raise UserError("no prediction carries probabilities", where=str(where))
-    return rows, gold
+    return rows, gold, given
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
