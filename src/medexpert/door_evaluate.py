@@ -99,7 +99,7 @@ def evaluate(
 
 def _show(outcomes: Sequence[Outcome], out: Path) -> None:
     from medexpert.evaluate import against
-    from medexpert.evaluate.grid import closing_table
+    from medexpert.evaluate.grid import closing_table, conditions
 
     if len(outcomes) == 1 and outcomes[0].result and outcomes[0].cell.folder == out:
         cell, result = outcomes[0].cell, outcomes[0].result
@@ -109,8 +109,11 @@ def _show(outcomes: Sequence[Outcome], out: Path) -> None:
             f"accuracy {100 * result['accuracy']:.1f} % "
             f"({100 * interval['low']:.1f} to {100 * interval['high']:.1f}, "
             f"{interval['method']} 95 %), "
-            f"macro-F1 {100 * result['macro_f1']:.1f}, n = {result['n']}, "
-            f"unparsed {result['unparsed']}\n{out / 'result.json'}"
+            # Over letters, of questions with choices of their own, macro-F1 says nothing.
+            + (f"macro-F1 {100 * result['macro_f1']:.1f}, " if result["choices"] else "")
+            + f"n = {result['n']}, unparsed {result['unparsed']}"
+            + (f" ({told})" if (told := conditions(result)) else "")
+            + f"\n{out / 'result.json'}"
         )
     else:
         print(closing_table(outcomes))

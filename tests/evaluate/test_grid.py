@@ -141,6 +141,34 @@ def test_a_whole_group_has_a_row_of_its_own(
     assert rows[2][4:6] == ["50", f"{100 * micro:.1f}, macro {100 * macro:.1f}"]
 
 
+def test_what_a_question_of_a_group_costs_is_a_mean_over_questions() -> None:
+    def result(questions: int, tokens: int) -> dict[str, Any]:
+        counts = dict.fromkeys(("calls", "prompt_tokens", "prefilled_tokens"), tokens * questions)
+        usage = {"questions": questions, **counts, "generated_tokens": 0}
+        return {"usage": usage, "seconds": 2.0 * questions, "per_question": {"calls": tokens}}
+
+    assert grid.costs([result(10, 100), result(90, 200)]) == ["190.0", "190", "190", "0", "2"]
+
+
+def test_the_table_tells_a_dev_split_and_a_limit(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    chosen = settings(tmp_path, split="dev-0", limit=5)
+    cells = grid.plan([fakes.task(10)], ["direct"], [0], chosen)
+    engine: Any = fakes.engine()
+    outcomes = grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lambda line: None)
+    told = "Of every task: split dev-0, at most 5 questions, smallest SHA-256 of the id."
+    assert grid.closing_table(outcomes).endswith(told)
+    grid.write_summary(outcomes, chosen.out, model="fake", limit=5)
+    assert told in (chosen.out / "summary.md").read_text()
+    summary = json.loads((chosen.out / "summary.json").read_text())
+    assert (summary["cells"][0]["result"]["split"], summary["limit"]) == ("dev-0", 5)
+    whole = settings(tmp_path / "whole")
+    cells = grid.plan([fakes.task(10)], ["direct"], [0], whole)
+    outcomes = grid.evaluate_cells(engine, cells, whole, model=MODEL, say=lambda line: None)
+    assert grid.closing_table(outcomes).endswith(grid.UNDER)
+
+
 def test_single_seed_of_the_old_flags_lies_in_out_itself(
     strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path,
     evaluate: Callable[..., Any],

@@ -73,6 +73,10 @@ def test_the_version_is_the_content(tmp_path: Path) -> None:
         (ROW | {"question": " "}, r"'question' is empty or no text"),
         (ROW | {"id": None}, r"'id' is a text or a number, not None"),
         (ROW | {"context": 3}, r"'context' is a text or a list of texts"),
+        (
+            '{"id": "a", "question": "\\ud800?", "choices": ["x", "y"], "answer": 0}',
+            r"not a JSON object in UTF-8 \(.*surrogates",
+        ),
         (ROW | {"lang": "fr"}, r"'lang' is 'fr'; allowed: en, zh"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 
 from medexpert.data.catalogue import BENCHMARKS
 from medexpert.evaluate.metrics import official_score
-from medexpert.evaluate.tasks import GROUPS, TASKS, task_named, tasks_named
+from medexpert.evaluate.sampling import sample
+from medexpert.evaluate.tasks import GROUPS, TASKS, expand, task_named, tasks_named
 from medexpert.manifest import read_json
 from medexpert.records import UserError
 
@@ -30,6 +31,18 @@ def test_names() -> None:
 def test_the_items_of_every_task_can_be_kept_out_of_training() -> None:
     for task in TASKS.values():
         assert task.kept_out_as in BENCHMARKS or task.name == "trialgen", task.name
+
+
+def test_two_files_of_one_name_are_refused_not_merged(tmp_path: Path) -> None:
+    row = '{"id": "1", "question": "%s?", "choices": ["a", "b"], "answer": 0}'
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "q.jsonl").write_text(row % name)
+        files.append(f"file:{tmp_path / name / 'q.jsonl'}")
+    assert len(expand([files[0], files[0], "trialgen"])) == 2
+    with pytest.raises(UserError, match=r"two files are called file:q\.jsonl"):
+        expand(files)
 
 
 @pytest.mark.parametrize("name", ["pubmedqa", "trialgen"])
@@ -72,6 +85,10 @@ def test_pubmedqa_is_the_official_test() -> None:
     assert not any(q.long_answer for q in asked)
     always = official_score(dict.fromkeys(gold, "yes"), truth)
     assert always["accuracy"] == 0.552
+    # Its file is sorted by answer; a part of it is not.
+    assert {q.answer for q in asked[:276]} == {"yes"}
+    part = Counter(q.answer for q in sample(asked, 100))
+    assert all(abs(part[name] - n) <= 12 for name, n in (("yes", 55), ("no", 34), ("maybe", 11)))
     dev = task_named("pubmedqa").load(DATA, "dev-0")
     assert len(dev) == 50
     assert not {q.id for q in dev} & set(gold)

@@ -240,25 +240,38 @@ def _seeds_row(done: Sequence[Outcome]) -> list[str]:
 
 
 def costs(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Calls, prompt, prefilled and decoded tokens, seconds: a question, the mean of the results."""
-    known = [r["per_question"] for r in results if r.get("per_question")]
+    """Calls, prompt, prefilled and decoded tokens, seconds: the mean over all their questions."""
+    known = [r for r in results if r.get("per_question")]
     if not known:
         return ["–"] * 5
+    questions = sum(r["usage"]["questions"] for r in known)
 
     def mean(name: str, digits: int) -> str:
-        return f"{sum(k[name] for k in known) / len(known):.{digits}f}"
+        return f"{sum(r['usage'][name] for r in known) / questions:.{digits}f}"
 
-    asked = [(r["seconds"], r["usage"]["questions"]) for r in results if r.get("per_question")]
-    seconds = sum(s for s, _ in asked) / sum(n for _, n in asked)
+    seconds = sum(r["seconds"] for r in known) / questions
     return [
         mean("calls", 1), mean("prompt_tokens", 0), mean("prefilled_tokens", 0),
         mean("generated_tokens", 0), f"{seconds:.3g}",
     ]  # fmt: skip
 
 
+def conditions(result: Mapping[str, Any]) -> str:
+    """What sets a result apart from all of a test split, as "split dev-0, at most 50 questions"."""
+    told = [f"split {result['split']}"] if result["split"] != "test" else []
+    if result["limit"]:
+        told.append(f"at most {result['limit']} questions, {result.get('limit_rule')}")
+    return ", ".join(told)
+
+
+def _under(outcomes: Sequence[Outcome]) -> str:
+    told = {conditions(outcome.result) for outcome in outcomes if outcome.result is not None}
+    return " ".join([UNDER, *(f"Of every task: {words}." for words in sorted(told) if words)])
+
+
 def closing_table(outcomes: Sequence[Outcome]) -> str:
     """What the terminal shows at the end."""
-    return f"{plain_table(COLUMNS, rows_of(outcomes))}\n{UNDER}"
+    return f"{plain_table(COLUMNS, rows_of(outcomes))}\n{_under(outcomes)}"
 
 
 def write_summary(
@@ -269,8 +282,8 @@ def write_summary(
 
     `compared` and `told` are the same comparisons as values and as Markdown (`against`).
     """
-    shown = ("n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds", "usage",
-             "per_question", "calibration", "leaks")  # fmt: skip
+    shown = ("split", "n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds",
+             "usage", "per_question", "calibration", "leaks")  # fmt: skip
     cells = [
         {
             "task": o.cell.task.name, "task_version": o.cell.task.version,
@@ -280,7 +293,8 @@ def write_summary(
         }
         for o in outcomes
     ]  # fmt: skip
-    parts = [f"# {model}", markdown_table(COLUMNS, rows_of(outcomes)), UNDER, told.strip()]
+    table = markdown_table(COLUMNS, rows_of(outcomes))
+    parts = [f"# {model}", table, _under(outcomes), told.strip()]
     page = "\n\n".join(part for part in parts if part)
     manifest.write_text(out / "summary.md", f"{page}\n")
     whole = {"model": model, "limit": limit, "cells": cells, "against": list(compared)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from medexpert.evaluate.tasks import bioasq, exams, pubmedqa, subjects, trialgen
 from medexpert.evaluate.tasks.own_file import is_own_file, own_file
 from medexpert.evaluate.tasks.task import Task
-from medexpert.records import unknown_name
+from medexpert.records import UserError, unknown_name
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -47,8 +47,14 @@ def tasks_named(name: str) -> list[Task]:
 
 
 def expand(names: Sequence[str]) -> list[Task]:
-    """The tasks of several names and groups, each once, in the order given."""
-    found = {task.name: task for name in names for task in tasks_named(name)}
+    """The tasks of several names and groups, each once, in the order given.
+
+    Raises UserError as `tasks_named`, and for two files of one name, whose results would be one.
+    """
+    found: dict[str, Task] = {}
+    for task in (task for name in names for task in tasks_named(name)):
+        if found.setdefault(task.name, task).version != task.version:
+            raise UserError(f"two files are called {task.name}", allowed="files of unlike names")
     return list(found.values())
 
 

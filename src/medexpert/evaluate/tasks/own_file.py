@@ -95,6 +95,7 @@ def _question(line: bytes) -> tuple[Question | None, list[str]]:
     """The question of a line, or why it is none."""
     try:
         row = json.loads(line.decode("utf-8"))
+        json.dumps(row, ensure_ascii=False).encode("utf-8")  # "\\ud800" is half a character
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         return None, [f"not a JSON object in UTF-8 ({str(error)[:80]})"]
     if not isinstance(row, dict):
