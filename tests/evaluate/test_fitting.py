@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,13 @@ def test_refused() -> None:
         fit([Prediction("7", "yes", "no")], split="dev-0")
 
 
-def folder(path: Path, split: str) -> Path:
+def folder(path: Path, split: str, first: int = 0, **header: str) -> Path:
     path.mkdir()
-    manifest.write_json(path / "run.json", {"split": split})
-    lines = [to_json(row) + "\n" for row in made(30, (1, 1, 1))]
-    (path / "predictions.jsonl").write_text("".join(lines))
+    manifest.write_json(path / "run.json", {"split": split, "model": "m", **header})
+    rows = [replace(row, id=str(int(row.id) + first)) for row in made(30, (1, 1, 1))]
+    file = path / "predictions.jsonl"
+    file.write_text("".join(to_json(row) + "\n" for row in rows))
+    manifest.write_manifest(path, key="k", files=[file], facts={})
     return path
 
 
@@ -94,3 +97,11 @@ def test_folders_tell_their_split(tmp_path: Path) -> None:
         fit_folders([dev, folder(tmp_path / "b", "test")])
     with pytest.raises(UserError, match="no evaluation here"):
         fit_folders([tmp_path])
+    with pytest.raises(UserError, match="c: model is 'other', and 'm' in"):
+        fit_folders([dev, folder(tmp_path / "c", "dev-1", 30, model="other")])
+    with pytest.raises(UserError, match="d: question 0 is in two folders"):
+        fit_folders([dev, folder(tmp_path / "d", "dev-1")])
+    assert fit_folders([dev, folder(tmp_path / "e", "dev-1", 30)])
+    (dev / "manifest.json").unlink()
+    with pytest.raises(UserError, match="a: not a finished folder"):
+        fit_folders([dev])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,18 @@ def test_without_probabilities_there_is_no_ensemble(
     assert "No ensemble" in markdown(found)
 
 
+def test_choices_of_their_own_have_no_macro_f1(
+    tmp_path: Path, evaluate: Callable[..., Any], fakes: Any
+) -> None:
+    folders = [tmp_path / f"fold-{k}" for k in range(2)]
+    for folder in folders:
+        evaluate(folder, engine=fakes.engine(folder.name), task=replace(fakes.task(), choices=()))
+    found = fold_models(folders, tmp_path / "out")
+    assert (found["macro_f1"], found["official"]["ensemble"]) == (None, None)
+    assert found["accuracy"]["mean"] > 0
+    assert markdown(found).count("| – |") == 2
+
+
 def test_what_is_not_alike_is_refused(
     tmp_path: Path, evaluate: Callable[..., Any], fakes: Any
 ) -> None:
@@ -73,6 +87,9 @@ def test_what_is_not_alike_is_refused(
         fold_models([first], tmp_path / "out")
     with pytest.raises(UserError, match="given twice"):
         fold_models([first, first], tmp_path / "out")
+    copy = shutil.copytree(first, tmp_path / "copy")
+    with pytest.raises(UserError, match="copy: given twice"):
+        fold_models([first, second, copy], tmp_path / "out")
     evaluate(tmp_path / "other", strategy="voc")
     with pytest.raises(UserError, match="strategy is 'voc', and 'direct' in"):
         fold_models([first, second, tmp_path / "other"], tmp_path / "out")

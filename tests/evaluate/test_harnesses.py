@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ OPTIONS = {"A": "aspirin", "B": "beta blocker", "C": "insulin", "D": "none of th
 
 @pytest.mark.parametrize(
     ("text", "label"),
-    [("A", "A"), (" B \nbecause", "B"), ("\nC", "C"), ("D", ""), ("A.", ""), ("(A)", ""),
+    [("A", "A"), (" B \nbecause", "B"), ("\nC", ""), ("D", ""), ("A.", ""), ("(A)", ""),
      ("A. yes", ""), ("yes", ""), ("a", ""), ("", "")],
 )  # fmt: skip
 def test_helm_takes_the_bare_letter_only(text: str, label: str) -> None:
@@ -164,3 +165,26 @@ def test_from_a_folder(tmp_path: Path, evaluate: Callable[..., Any], fakes: Any)
         harnesses(tmp_path / "a", load=lambda task, split: other)
     with pytest.raises(UserError, match="allowed: another split of the same task"):
         harnesses(tmp_path / "a", load=lambda task, split: asked, more=[tmp_path / "a"])
+
+
+def test_what_stands_beside_the_test_was_answered_alike(
+    tmp_path: Path, evaluate: Callable[..., Any], fakes: Any
+) -> None:
+    def load(task: str, split: str) -> Any:
+        return fakes.questions(40) if split == "test" else fakes.questions(60)[40:]
+
+    task = replace(fakes.task(), load=lambda root, split: load("", split))
+    evaluate(tmp_path / "a", task=task)
+    for name, changes, told in (
+        ("strategy", {"strategy": "voc"}, "strategy is 'voc', beside 'direct'"),
+        ("model", {"engine": fakes.engine("other")}, "model is 'other', beside 'fake'"),
+        ("protocol", {"protocol": "question-only"}, "protocol is 'question-only'"),
+    ):
+        evaluate(tmp_path / name, task=task, split="dev-0", **changes)
+        with pytest.raises(UserError, match=told):
+            harnesses(tmp_path / "a", load=load, more=[tmp_path / name])
+    for name in ("dev-0", "dev-1"):
+        evaluate(tmp_path / name, task=task, split=name)
+    assert harnesses(tmp_path / "a", load=load, more=[tmp_path / "dev-0"])["rows"][0]["n"] == 40
+    with pytest.raises(UserError, match="question q040 is there twice"):
+        harnesses(tmp_path / "a", load=load, more=[tmp_path / "dev-0", tmp_path / "dev-1"])

@@ -54,6 +54,10 @@ def test_an_audit_that_did_not_look_is_refused(
         flagged_against_clean(tmp_path / "e", hits)
     with pytest.raises(UserError, match="did not check other"):
         flagged_against_clean(tmp_path / "e", hits, benchmark="other")
+    for against in ([], ["toy"], {"toy": True}):
+        hits.write_text(json.dumps({"hits": [], "against": against}))
+        with pytest.raises(UserError, match="did not check toy"):
+            flagged_against_clean(tmp_path / "e", hits)
     hits.write_text("[]")
     with pytest.raises(UserError, match="not the JSON of an audit"):
         flagged_against_clean(tmp_path / "e", hits)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from medexpert.records import Prediction, UserError
 
 Floats = NDArray[np.float64]
 FEATURES = ("ptrue", "verify", "direct")
+MUST_AGREE = ("task", "task_version", "protocol", "strategy", "model")
 FEWEST = 20
 """Fewer questions cannot tell three weights."""
 LOWEST = -1e3
@@ -86,16 +88,28 @@ def fit(predictions: Sequence[Prediction], *, split: str) -> str:
 
 
 def fit_folders(folders: Sequence[Path]) -> str:
-    """:func:`fit` on finished evaluations, whose split their own header tells."""
-    found: list[Prediction] = []
+    """:func:`fit` on finished evaluations, whose split their own header tells.
+
+    Raises UserError as `fit`, and for folders that are not finished, were not answered alike, or
+    share a question.
+    """
+    found: dict[str, Prediction] = {}
+    headers: list[dict[str, Any]] = []
     for folder in folders:
-        header = folder / HEADER
-        if not header.is_file():
+        if not (folder / HEADER).is_file():
             raise UserError("no evaluation here", where=str(folder))
-        split = str(manifest.read_json(header).get("split", ""))
-        _check_split(split, where=str(folder))
-        found += read_predictions(folder)
-    return fit(found, split="dev")
+        headers.append(manifest.read_json(folder / HEADER))
+        _check_split(str(headers[-1].get("split", "")), where=str(folder))
+        manifest.verify(folder)
+        for name in MUST_AGREE:
+            if headers[-1].get(name) != headers[0].get(name):
+                what = f"{name} is {headers[-1].get(name)!r}, and {headers[0].get(name)!r} in "
+                raise UserError(f"{what}{folders[0]}", where=str(folder))
+        for row in read_predictions(folder):
+            if row.id in found:
+                raise UserError(f"question {row.id} is in two folders", where=str(folder))
+            found[row.id] = row
+    return fit(list(found.values()), split="dev")
 
 
 def _check_split(split: str, where: str = "") -> None:

@@ -20,7 +20,9 @@ from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import RESULT
 from medexpert.records import NO_ANSWER, Prediction, UserError
 
-MUST_AGREE = ("task", "task_version", "split", "protocol", "strategy", "split_digest")
+MUST_AGREE = (
+    "task", "task_version", "split", "protocol", "strategy", "strategy_version", "split_digest",
+)  # fmt: skip
 ENSEMBLE = "ensemble"
 
 
@@ -29,8 +31,9 @@ def fold_models(folders: Sequence[Path], out: Path, *, seed: int = 0) -> dict[st
 
     `predictions-NAME.json` is the official format (id -> label) of each system, unparsed answers
     left out; `official` says which are complete. `ensemble` is None where a model gives no
-    probabilities. Raises UserError: fewer than two folders, one that is not finished, unlike task,
-    version, split, protocol, strategy or questions, or one model given twice.
+    probabilities, macro-F1 where questions have choices of their own. Raises UserError: fewer than
+    two folders, one that is not finished, unlike task, version, split, protocol, strategy or
+    questions, or one model given twice.
     """
     if len(folders) < 2:
         raise UserError(f"{len(folders)} fold models", allowed="two or more evaluation folders")
@@ -46,7 +49,9 @@ def fold_models(folders: Sequence[Path], out: Path, *, seed: int = 0) -> dict[st
     for folder, system in zip(folders[1:], systems[1:], strict=True):
         if {i: p.answer for i, p in system.items()} != {i: p.answer for i, p in systems[0].items()}:
             raise UserError(f"other questions than {folders[0]}", where=str(folder))
-    _no_copies(folders, systems)
+    _no_copies(folders, results)
+    classes = results[0].get("labels", "choices") == "choices"
+    numbers = [_numbers(system, classes=classes) for system in systems]
     named = {f"fold-{k}": system for k, system in enumerate(systems)}
     together = average(systems)
     if together is not None:
@@ -55,10 +60,13 @@ def fold_models(folders: Sequence[Path], out: Path, *, seed: int = 0) -> dict[st
         **{name: results[0].get(name) for name in MUST_AGREE},
         "folders": [str(folder) for folder in folders],
         "n": len(systems[0]),
-        "folds": [_numbers(system) for system in systems],
-        **_mean_and_sd([_numbers(system) for system in systems]),
-        "ensemble": _with_intervals(together, seed) if together is not None else None,
-        "official": {name: _official(system) for name, system in named.items()},
+        "folds": numbers,
+        "accuracy": _mean_and_sd([row["accuracy"] for row in numbers]),
+        "macro_f1": _mean_and_sd([row["macro_f1"] for row in numbers]) if classes else None,
+        "ensemble": _with_intervals(together, seed, classes=classes) if together else None,
+        "official": {
+            name: _official(system) if classes else None for name, system in named.items()
+        },
     }
     files = [out / "result.json"]
     out.mkdir(parents=True, exist_ok=True)
@@ -111,15 +119,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines += ["", "No ensemble: the answers carry no probabilities."]
     else:
         low, high = (100 * ensemble["accuracy_interval"][key] for key in ("low", "high"))
+        macro = ensemble["macro_f1"]
         lines.append(
             f"| ensemble of them (not in the mean) | {100 * ensemble['accuracy']:.1f} "
-            f"({low:.1f} to {high:.1f}) | {100 * ensemble['macro_f1']:.1f} | 0 |"
+            f"({low:.1f} to {high:.1f}) | {'–' if macro is None else f'{100 * macro:.1f}'} | 0 |"
         )
     return "\n".join(lines)
 
 
-def _pair(value: Mapping[str, float]) -> str:
-    return f"{100 * value['mean']:.1f} ± {100 * value['sd']:.1f}"
+def _pair(value: Mapping[str, float] | None) -> str:
+    return "–" if value is None else f"{100 * value['mean']:.1f} ± {100 * value['sd']:.1f}"
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
@@ -135,50 +144,48 @@ def _by_id(folder: Path, n: int) -> dict[str, Prediction]:
     return found
 
 
-def _no_copies(folders: Sequence[Path], systems: Sequence[Mapping[str, Prediction]]) -> None:
-    """One folder given twice would make the spread smaller than it is."""
-    seen: dict[Path, Path] = {}
-    for folder, _ in zip(folders, systems, strict=True):
-        place = folder.resolve()
-        if place in seen:
+def _no_copies(folders: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> None:
+    """One model given twice, also as a copy, would make the spread smaller than it is."""
+    seen: set[object] = set()
+    for folder, result in zip(folders, results, strict=True):
+        marks: set[object] = {folder.resolve(), (result["key"], result["model"])}
+        if marks & seen:
             raise UserError("given twice", where=str(folder), allowed="each fold model once")
-        seen[place] = folder
+        seen |= marks
 
 
 def _labels(system: Mapping[str, Prediction]) -> dict[str, str]:
     return {i: p.choice for i, p in system.items() if p.choice != NO_ANSWER}
 
 
-def _numbers(system: Mapping[str, Prediction]) -> dict[str, Any]:
+def _numbers(system: Mapping[str, Prediction], *, classes: bool) -> dict[str, Any]:
     truth = [p.answer for p in system.values()]
     given = [p.choice for p in system.values()]
     return {
         "accuracy": metrics.accuracy(truth, given),
-        "macro_f1": metrics.macro_f1(truth, given),
+        "macro_f1": metrics.macro_f1(truth, given) if classes else None,
         "unparsed": given.count(NO_ANSWER),
     }
 
 
-def _mean_and_sd(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _mean_and_sd(values: Sequence[float]) -> dict[str, float]:
     """Mean and sample standard deviation (n - 1) over the models."""
-    return {
-        name: {
-            "mean": plain.fmean(row[name] for row in rows),
-            "sd": plain.stdev(row[name] for row in rows),
-        }
-        for name in ("accuracy", "macro_f1")
-    }
+    return {"mean": plain.fmean(values), "sd": plain.stdev(values)}
 
 
-def _with_intervals(system: Mapping[str, Prediction], seed: int) -> dict[str, Any]:
-    numbers = _numbers(system)
+def _with_intervals(
+    system: Mapping[str, Prediction], seed: int, *, classes: bool
+) -> dict[str, Any]:
+    numbers = _numbers(system, classes=classes)
     correct = sum(p.correct for p in system.values())
     truth = [p.answer for p in system.values()]
     given = [p.choice for p in system.values()]
     return {
         **numbers,
         "accuracy_interval": asdict(statistics.wilson(correct, len(system))),
-        "macro_f1_interval": asdict(statistics.bootstrap_macro_f1(truth, given, seed=seed)),
+        "macro_f1_interval": (
+            asdict(statistics.bootstrap_macro_f1(truth, given, seed=seed)) if classes else None
+        ),
     }
 
 

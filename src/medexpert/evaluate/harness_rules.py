@@ -33,9 +33,10 @@ class Read:
 def helm(text: str, count: int) -> Read:
     """Joint multiple choice with exact match: the first line, stripped, must be the letter itself.
 
-    A final stop, a bracket or the word behind the letter ("A. yes") make it wrong.
+    A line break before it, which ends the answer there, a final stop, a bracket or the word behind
+    the letter ("A. yes") make it wrong.
     """
-    line = text.lstrip("\n").split("\n", 1)[0].strip()
+    line = text.split("\n", 1)[0].strip()
     return Read(line, "read") if line and line in tuple(LETTERS[:count]) else Read("", "unread")
 
 

@@ -21,6 +21,7 @@ from medexpert.evaluate.resume import read_predictions
 from medexpert.prompt.options import LETTERS, printed
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 
+MUST_AGREE = ("task", "task_version", "protocol", "strategy", "strategy_version", "model")
 HELM_ROWS = 1000
 """HELM tags every PQA-L row as test, so half of its items are those others train on."""
 
@@ -216,12 +217,16 @@ def harnesses(
     items = _answered(folder, result, load, test=True)
     for other in more:
         found = _result(other)
-        if found["task"] != result["task"] or found["split"] == result["split"]:
+        unlike = [name for name in MUST_AGREE if found[name] != result[name]]
+        if unlike or found["split"] == result["split"]:
+            name = unlike[0] if unlike else "split"
             raise UserError(
-                f"{found['task']} {found['split']} beside {result['task']} {result['split']}",
-                where=str(other), allowed="another split of the same task",
+                f"{name} is {found[name]!r}, beside {result[name]!r}", where=str(other),
+                allowed="another split of the same task, answered alike",
             )  # fmt: skip
         items += _answered(other, found, load, test=False)
+    if twice := [name for name, n in Counter(item.id for item in items).items() if n > 1]:
+        raise UserError(f"question {twice[0]} is there twice", allowed="splits that share none")
     rows = table(items)
     title = ", ".join(str(result[key]) for key in ("task", "protocol", "strategy", "model"))
     return {"title": title, "rows": [asdict(row) for row in rows], "spread": spread(rows)}

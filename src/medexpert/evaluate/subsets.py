@@ -32,8 +32,9 @@ def flagged_items(hits: Path, benchmark: str) -> set[str]:
         raise UserError("not the JSON of an audit: no list 'hits'", where=str(hits),
                         allowed="the output of `medexpert data audit ... --json`")  # fmt: skip
     against = value.get("against")
-    if not isinstance(against, dict) or not against.get(benchmark, {}).get("checked"):
-        checked = [k for k, v in (against or {}).items() if v.get("checked")]
+    told = against.items() if isinstance(against, dict) else ()
+    checked = [k for k, v in told if isinstance(v, dict) and v.get("checked")]
+    if benchmark not in checked:
         raise UserError(
             f"this audit did not check {benchmark}", where=str(hits),
             allowed=", ".join(checked) or "an audit with checked benchmarks",
