@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medexpert.engines.scripted import ScriptedEngine
+from medexpert.evaluate import open_ended
 from medexpert.evaluate.open_ended import evaluate_open, scores
 from medexpert.evaluate.overlap import rouge_l, token_f1, tokens
 from medexpert.evaluate.tasks.open_tasks import open_task_named
@@ -128,6 +129,20 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     assert [len(call.prompts) for call in again.calls] == [2]
     other = ScriptedEngine(completions=lambda p: "tablet")
     run(root, out, other, key="k2")
+    assert [len(call.prompts) for call in other.calls] == [3]
+
+
+def test_another_template_is_another_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = liveqa(tmp_path), tmp_path / "out"
+    run(root, out, ScriptedEngine(completions=lambda p: "tablet"))
+    same = ScriptedEngine(completions=lambda p: "tablet")
+    run(root, out, same)
+    assert not same.calls
+    monkeypatch.setattr(open_ended, "versioned", lambda own, names: "2+changed")
+    other = ScriptedEngine(completions=lambda p: "tablet")
+    run(root, out, other)
     assert [len(call.prompts) for call in other.calls] == [3]
 
 

@@ -23,6 +23,7 @@ from medexpert.evaluate.statistics import bootstrap_ratio
 from medexpert.evaluate.tasks.open_tasks import OpenQuestion, OpenTask
 from medexpert.prompt import judge as judging
 from medexpert.prompt import template
+from medexpert.prompt.asking import versioned
 from medexpert.prompt.ledger import Asked, Ledger
 from medexpert.records import UserError, canonical_json, digest
 
@@ -55,6 +56,8 @@ def evaluate_open(
     Returns the content of result.json. Work finished under the same key is returned as it is; an
     interrupted run goes on. Raises UserError when there is no question.
     """
+    # What is asked and how it is graded belong to the key: other templates, other answers.
+    key = digest([key, versioned(1, (TEMPLATE,)), judging.version() if judge else ""])
     if manifest.is_complete(out, key):
         finished: dict[str, Any] = manifest.read_json(out / RESULT)
         return finished
