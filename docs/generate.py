@@ -60,11 +60,12 @@ def results_table() -> str:
     for path in files:
         r = json.loads(path.read_text("utf-8"))
         low, high = (100 * r["accuracy_interval"][k] for k in ("low", "high"))
+        macro = f"{100 * r['macro_f1']:.1f}" if r["choices"] else "–"  # over letters it is nothing
         rows.append(
             f"| {path.parts[-5]} | {path.parts[-3]} "
             f"| {r['task']}, {r['protocol']}, {r['strategy']} | {r['n']} "
             f"| {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
-            f"| {100 * r['macro_f1']:.1f} | {r['unparsed']} |"
+            f"| {macro} | {r['unparsed']} |"
         )
     return "\n".join(rows) if files else "No results are committed yet."
 

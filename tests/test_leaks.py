@@ -45,6 +45,9 @@ def test_refused_then_allowed_and_stamped(
         ({"quarantine": ["mmlu-medical"], "leaks": False}, "pubmedqa", True),
         ({"quarantine": [], "leaks": True}, "trialgen", True),
         ({"quarantine": ["pubmedqa"], "leaks": False}, "trialgen", False),
+        ({"quarantine": ["pubmedqa"], "leaks": False}, "file:q.jsonl", True),
+        ({"quarantine": ["file:/a/q.jsonl"], "leaks": False}, "file:q.jsonl", False),
+        ({}, "file:q.jsonl", False),
     ],
 )
 def test_a_result_is_stamped_where_its_benchmark_was_not_kept_out(

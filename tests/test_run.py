@@ -14,6 +14,7 @@ from typing import IO
 import pytest
 
 from medexpert import manifest
+from medexpert.check import evaluation_problems, evaluation_tokens
 from medexpert.pipeline import Pipeline
 from medexpert.publish import publish
 from medexpert.recipe import load
@@ -85,6 +86,50 @@ def publishes_no_text(root: Path, out: Path) -> None:
     private = [*(e["fields"]["question"] for e in examples), *(d["text"][:60] for d in heldout)]
     assert shown
     assert not [line for line in [*private, *(e["question"] for e in shown)] if line in text]
+
+
+def test_a_file_of_ones_own_is_the_benchmark_of_a_recipe(
+    recipe: Callable[..., Path], tmp_path: Path
+) -> None:
+    mine, lines = tmp_path / "mine.jsonl", list[str]()
+    rows = [
+        {"id": f"q{k}", "question": f"Which number is {k}?", "answer": k % 4,
+         "choices": [f"number {k}", f"about {k + 1}", "none of these", "every one"]}
+        for k in range(8)
+    ]  # fmt: skip
+    mine.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"evaluate.task='file:{mine}'", "evaluate.protocol='question-only'",
+                "evaluate.points=['base']", "knowledge.enabled=false",
+                "instruct.enabled=false"]  # fmt: skip
+
+    def measured(*overrides: str) -> Pipeline:
+        lines.clear()
+        pipeline = Pipeline(load(recipe(), [*settings, *overrides]), lines.append)
+        steps = [pipeline.data_step(), *pipeline.evaluation_steps("base"), pipeline.report_step()]
+        pipeline.run(steps)
+        return pipeline
+
+    assert evaluation_problems(load(recipe(), settings)) == []
+    assert evaluation_tokens(load(recipe(), settings)) > 0
+    root = measured("evaluate.limit=0").root
+    place = root / "evaluate" / "base" / "direct"
+    result = json.loads((place / "result.json").read_text())
+    assert (result["task"], result["n"], result["labels"]) == ("file:mine.jsonl", 8, "letters")
+    page = (root / "report" / "report.md").read_text("utf-8")
+    assert "recall D %" in page
+    assert "answered A/B/C/D" in page
+    assert "| base | direct | question-only | 8 |" in page
+    assert "Macro-F1:" not in page.split("## Stage by stage")[0]
+    published = publish(root, tmp_path / "out", command="medexpert run x", say=lines.append)
+    text = "\n".join(file.read_text("utf-8") for file in published)
+    assert not [row for row in rows if row["question"] in text or row["choices"][0] in text]
+    measured("evaluate.limit=0")
+    assert all("skipped" in line for line in lines), lines
+    mine.write_text(json.dumps(rows[0]) + "\n")
+    measured("evaluate.limit=0")
+    assert json.loads((place / "result.json").read_text())["n"] == 1
+    (line,) = evaluation_problems(load(recipe(), ["evaluate.task='file:/no/such'"]))
+    assert line == "evaluate.task: /no/such: no such file"
 
 
 @pytest.mark.slow

@@ -68,9 +68,8 @@ def require_evaluation(recipe: Run) -> None:
 
 def evaluation_problems(recipe: Run) -> list[str]:
     """What is wrong with the [evaluate] part of a recipe and the benchmark's files."""
-    from medexpert.evaluate.tasks import TASKS
+    from medexpert.evaluate.tasks import task_named
     from medexpert.prompt import strategies
-    from medexpert.records import unknown_name
 
     settings = recipe.evaluate
     problems = []
@@ -79,10 +78,11 @@ def evaluation_problems(recipe: Run) -> list[str]:
             strategies.get(name, where="evaluate.strategies")
         except UserError as error:
             problems.append(str(error))
-    if settings.task not in TASKS:
-        return [*problems, str(unknown_name("task", settings.task, TASKS, where="evaluate.task"))]
     try:
-        task = TASKS[settings.task]
+        task = task_named(settings.task)
+    except UserError as error:
+        return [*problems, f"evaluate.task: {error}"]
+    try:
         task.check_protocol(settings.protocol)
         task.load(_benchmark_folder(recipe), "test")
     except UserError as error:
@@ -195,10 +195,11 @@ def _planned_tokens(recipe: Run, say: Say) -> dict[str, int]:
 def evaluation_tokens(recipe: Run) -> int:
     """Tokens of the questions that are scored, over all points; generation is not counted."""
     from medexpert.evaluate.sampling import sample
-    from medexpert.evaluate.tasks import TASKS
+    from medexpert.evaluate.tasks import task_named
 
     settings = recipe.evaluate
-    questions = sample(TASKS[settings.task].load(_benchmark_folder(recipe), "test"), settings.limit)
+    found = task_named(settings.task).load(_benchmark_folder(recipe), "test")
+    questions = sample(found, settings.limit)
     tokens = sum(
         (len(q.question) + sum(map(len, q.contexts))) / CHARACTERS_PER_TOKEN.get(q.lang, 4.0)
         for q in questions

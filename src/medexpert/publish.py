@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
-from medexpert.records import UserError
+from medexpert.records import NO_ANSWER, UserError
 
 STAGES = ("knowledge", "instruct", "adapt")
 KEPT = ("id", "choice", "answer", "probabilities")
@@ -36,7 +36,9 @@ def publish(root: Path, out: Path, *, command: str, say: Callable[[str], None]) 
         raise UserError("no finished evaluation to publish", where=str(root))
     names = _names(root)
     written = []
-    for path in [*_small(root), *results, *(p.with_name("predictions.json") for p in results)]:
+    # Where each question has its own choices, a label is a text of the benchmark.
+    labels = [p.with_name("predictions.json") for p in results if not _lettered(p)]
+    for path in [*_small(root), *results, *labels]:
         written.append(_copy(path, out / path.relative_to(root), names))
     written += publish_cards(root / "data", out / "data", names)
     written.append(_manifest(root / "data", out / "data", names))
@@ -205,10 +207,23 @@ def _renamed(text: str, names: Mapping[str, str]) -> str:
     return re.sub(border, lambda found: names[found[1]], text, flags=re.ASCII)
 
 
+def _lettered(result: Path) -> bool:
+    """Whether an evaluation's questions have choices of their own."""
+    return bool(manifest.read_json(result).get("labels") == "letters")
+
+
 def _predictions(source: Path, out: Path, root: Path) -> Path:
-    """Labels and probabilities without traces, which may quote the benchmark."""
-    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
-    lines = [json.dumps({key: row[key] for key in KEPT}) + "\n" for row in rows]
+    """Labels and probabilities without traces, which may quote the benchmark; of questions with
+    choices of their own only whether the answer was right."""
+    rows = [json.loads(line) for line in source.read_bytes().splitlines()]
+    kept = [{key: row[key] for key in KEPT} for row in rows]
+    if _lettered(source.with_name("result.json")):
+        kept = [
+            {"id": row["id"], "correct": row["choice"] == row["answer"],
+             "unparsed": row["choice"] == NO_ANSWER}
+            for row in rows
+        ]  # fmt: skip
+    lines = [json.dumps(row) + "\n" for row in kept]
     target = out / source.relative_to(root)
     manifest.write_text(target, "".join(lines))
     return target

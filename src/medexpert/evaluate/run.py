@@ -22,6 +22,7 @@ from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, resume
 from medexpert.evaluate.sampling import RULE, sample
 from medexpert.evaluate.scoring import score
 from medexpert.evaluate.tasks import Task
+from medexpert.evaluate.tasks.own_file import PREFIX, is_own_file
 from medexpert.prompt import strategies
 from medexpert.records import (
     NO_ANSWER,
@@ -290,7 +291,10 @@ def leaks(lineage: Mapping[str, Any], task: str) -> bool:
     checked = lineage.get("quarantine")
     if checked is None:
         return False
-    return bool(lineage.get("leaks")) or (task in BENCHMARKS and task not in checked)
+    if is_own_file(task):  # called by its name without the folder
+        checked = [f"{PREFIX}{Path(name).name}" for name in checked if is_own_file(name)]
+    known = task in BENCHMARKS or is_own_file(task)
+    return bool(lineage.get("leaks")) or (known and task not in checked)
 
 
 def _examples(questions: Sequence[Question]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from medexpert.evaluate.compare import Comparison
 from medexpert.evaluate.report import charts
@@ -76,17 +77,14 @@ def _cards(facts: RunFacts) -> list[tuple[str, str, str]]:
     chosen = facts.result(point, strategy) or facts.results[-1]
     data = chosen.data
     where = f"{chosen.point}, {chosen.strategy}, {data['protocol']}, n = {data['n']}"
+    macro, macro_span = _macro_f1(data)
     cards = [
         (
             f"{data['task']} accuracy",
             f"{percent(data['accuracy'])} %",
             f"95 % interval {span(data['accuracy_interval'])} · {where}",
         ),
-        (
-            "Macro-F1",
-            f"{percent(data['macro_f1'])} %",
-            f"95 % interval {span(data['macro_f1_interval'])}",
-        ),
+        *([("Macro-F1", f"{macro} %", f"95 % interval {macro_span}")] if macro != "–" else []),
         (
             f"Always “{data['majority_baseline']['label']}”",
             f"{percent(data['majority_baseline']['accuracy'])} %",
@@ -110,6 +108,19 @@ def _cards(facts: RunFacts) -> list[tuple[str, str, str]]:
     return cards
 
 
+def _macro_f1(data: Mapping[str, Any]) -> tuple[str, str]:
+    """Macro-F1 and its interval in percent; "–" where the classes are letters: it means nothing."""
+    if data.get("labels") == "letters":
+        return "–", "–"
+    return percent(data["macro_f1"]), span(data["macro_f1_interval"])
+
+
+def _classes(facts: RunFacts) -> list[str]:
+    """The task's choices; where each question has its own, the letters that count them."""
+    named = [r.data["choices"] or r.data["gold_histogram"] for r in facts.results]
+    return list(dict.fromkeys(label for labels in named for label in labels))
+
+
 def _detectable(outcome: Comparison) -> str:
     least = outcome.minimum_detectable_difference
     if least is None:
@@ -123,7 +134,7 @@ def _equals(p: float) -> str:
 
 def stage_by_stage(facts: RunFacts) -> Section:
     """The main table: every point and strategy with n, protocol and intervals."""
-    choices: list[str] = list(facts.results[0].data["choices"])
+    choices = _classes(facts)
     columns = [
         "Point",
         "Strategy",
@@ -151,6 +162,8 @@ def stage_by_stage(facts: RunFacts) -> Section:
         f"Task {task['task']} version {task['task_version']}, split {task['split']}, seed "
         f"{task['seed']}. {task.get('task_note', '')}."
     )
+    if rule := next((r.data["limit_rule"] for r in facts.results if r.data.get("limit_rule")), ""):
+        text += f" Where n is below the split's size, a sample was asked: {rule}."
     blocks: list[Block] = [Text(text), _stage_figure(facts)]
     blocks.append(
         Table(
@@ -187,13 +200,14 @@ def headline_text(facts: RunFacts) -> str:
                 str(d["n"]),
                 percent(d["accuracy"]),
                 span(d["accuracy_interval"]),
-                percent(d["macro_f1"]),
+                _macro_f1(d)[0],
                 str(d["unparsed"]),
             )
         )
     base = data["majority_baseline"]
     always = ("majority", f"always {base['label']}", str(data["n"]))
-    rows.append((*always, percent(base["accuracy"]), "–", percent(base["macro_f1"]), "0"))
+    macro = _macro_f1({**data, "macro_f1": base["macro_f1"]})[0]
+    rows.append((*always, percent(base["accuracy"]), "–", macro, "0"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     title = (
         f"{data['task']} version {data['task_version']}, split {data['split']}, {data['protocol']}"
@@ -228,8 +242,7 @@ def _score_row(result: Result, choices: Sequence[str]) -> list[str]:
         str(data["n"]),
         percent(data["accuracy"]),
         span(data["accuracy_interval"]),
-        percent(data["macro_f1"]),
-        span(data["macro_f1_interval"]),
+        *_macro_f1(data),
         *(
             percent(classes[c]["recall"]) if classes.get(c, {}).get("support") else "–"
             for c in choices
@@ -249,7 +262,7 @@ def _majority_row(result: Result, choices: Sequence[str], digest_: str) -> list[
         str(data["n"]),
         percent(base["accuracy"]),
         "–",
-        percent(base["macro_f1"]),
+        _macro_f1({**data, "macro_f1": base["macro_f1"]})[0],
         "–",
         *("100.0" if c == base["label"] else "0.0" if gold.get(c) else "–" for c in choices),
         " / ".join(str(data["n"] if c == base["label"] else 0) for c in choices),
@@ -283,7 +296,7 @@ def _stage_figure(facts: RunFacts) -> Chart:
 def confusion(facts: RunFacts) -> Section:
     """Where the answers went, for every point and strategy."""
     cells = {(r.strategy, r.point): r.data["confusion"] for r in facts.results}
-    choices = list(facts.results[0].data["choices"])
+    choices = _classes(facts)
     words = "; ".join(
         f"{r.strategy} at {r.point}: "
         + ", ".join(
