@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from scipy.stats import fisher_exact
 
 from medexpert.evaluate.resume import read_predictions
-from medexpert.evaluate.subsets import flagged_against_clean
+from medexpert.evaluate.subsets import flagged_against_clean, item_of
 from medexpert.records import UserError
 
 
@@ -34,6 +35,20 @@ def test_flagged_against_clean(evaluate: Callable[..., Any], tmp_path: Path) -> 
     table = [[12, 2], [len(right) - 12, 26 - len(right) + 12]]
     assert found["fisher_p"] == pytest.approx(fisher_exact(table)[1])
     assert found["interval"]["low"] < found["difference"] < found["interval"]["high"]
+
+
+def test_a_question_is_known_by_its_benchmarks_own_id(
+    evaluate: Callable[..., Any], fakes: Any, tmp_path: Path
+) -> None:
+    """Readers call BioASQ's item 7 bioasq-7, the quarantine, and so an audit, 7."""
+    asked = [replace(q, id=f"bioasq-{k}") for k, q in enumerate(fakes.questions(40))]
+    task = replace(fakes.task(name="bioasq-yesno"), load=lambda root, split: asked)
+    evaluate(tmp_path / "e", task=task)
+    hits = audit_json(tmp_path / "hits.json", ["0", "7", "99"], "bioasq")
+    found = flagged_against_clean(tmp_path / "e", hits)
+    assert (found["benchmark"], found["flagged"]["n"], found["clean"]["n"]) == ("bioasq", 2, 38)
+    assert found["flagged_not_asked"] == 1
+    assert item_of("0009b2fd-7e72", {"0009b2fd-7e72"}) == "0009b2fd-7e72"
 
 
 def test_nothing_flagged_is_told_without_a_difference(

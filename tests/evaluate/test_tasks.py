@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from medexpert.data.catalogue import BENCHMARKS
+from medexpert.data.catalogue import BENCHMARKS, locate
+from medexpert.data.readers.benchmarks import BENCHMARK_READERS
 from medexpert.evaluate.metrics import official_score
 from medexpert.evaluate.sampling import sample
+from medexpert.evaluate.subsets import item_of
 from medexpert.evaluate.tasks import GROUPS, TASKS, expand, task_named, tasks_named
 from medexpert.manifest import read_json
 from medexpert.records import UserError
@@ -144,6 +146,15 @@ def test_every_published_item_is_asked_or_counted(name: str, real_data: Path) ->
     assert {question.lang for question in asked} == {
         "zh" if name.startswith(("cm", "medqa-mcmle")) else "en"
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_an_audit_and_a_task_mean_the_same_items(name: str, real_data: Path) -> None:
+    entry = BENCHMARKS[task_named(name).kept_out_as]
+    items = {item.id for item in BENCHMARK_READERS[entry.reader](locate(entry, real_data))}
+    asked = [question.id for question in task_named(name).load(real_data, "test")]
+    assert len({item_of(identity, items) for identity in asked} & items) == len(asked)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ is evidence, not proof.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from medexpert import manifest
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.statistics import RESAMPLES, Interval, wilson
+from medexpert.evaluate.tasks import TASKS
 from medexpert.records import Prediction, UserError
 
 
@@ -47,21 +48,32 @@ def flagged_against_clean(
 ) -> dict[str, Any]:
     """Accuracy on flagged and on clean questions of a finished evaluation, and their difference.
 
-    `benchmark` is its name in the audit, by default the task's. Raises UserError as
+    `benchmark` is its name in the audit, by default the one that the task's items are kept out of
+    training data under. Raises UserError as
     :func:`flagged_items`, and when the folder is not finished.
     """
     manifest.verify(folder)
     result: Mapping[str, Any] = manifest.read_json(folder / RESULT)
-    name = benchmark or str(result["task"])
-    flagged = flagged_items(hits, name)
+    task = TASKS.get(str(result["task"]))
+    name = benchmark or (task.kept_out_as if task else str(result["task"]))
+    items = flagged_items(hits, name)
     rows = read_predictions(folder)
+    asked = {item_of(row.id, items): row.id for row in rows}
+    flagged = {identity for item, identity in asked.items() if item in items}
     return {
         "folder": str(folder),
         "audit": str(hits),
         "benchmark": name,
-        "flagged_not_asked": len(flagged - {row.id for row in rows}),
+        "flagged_not_asked": len(items - set(asked)),
         **contrast(rows, flagged, seed=seed),
     }
+
+
+def item_of(question: str, items: Collection[str]) -> str:
+    """The benchmark's own id of a question: readers put the collection's name before most of them
+    ("bioasq-" and BioASQ's id), the quarantine keeps the ids bare."""
+    bare = question.partition("-")[2]
+    return bare if bare in items and question not in items else question
 
 
 def contrast(rows: Sequence[Prediction], flagged: set[str], *, seed: int) -> dict[str, Any]:
