@@ -96,6 +96,7 @@ class Endpoint:
     models: tuple[str, ...] = ("tiny",)
     context: int = 256
     key: str = ""
+    refusal: int = 401  # status for another key
     window: int = 0  # prompts are cut to so many tokens, as some servers do
     faults: list[Callable[[Any], None]] = field(default_factory=list)
     always: Callable[[Any], None] | None = None  # the fault of every POST
@@ -141,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def allowed(self) -> bool:
         if self.state.key and self.headers.get("Authorization") != f"Bearer {self.state.key}":
-            self.fail(401, f"bad key {self.headers.get('Authorization', '')}")
+            self.fail(self.state.refusal, f"bad key {self.headers.get('Authorization', '')}")
             return False
         return True
 

@@ -214,6 +214,8 @@ def test_generation_past_the_context_is_refused(engine: Any) -> None:
         engine.complete(["a"], max_tokens=0)
     with pytest.raises(UserError, match=r"temperature = -1.*allowed"):
         engine.complete(["a"], max_tokens=1, temperature=-1)
+    with pytest.raises(UserError, match=r"temperature = nan.*allowed"):
+        engine.complete(["a"], max_tokens=1, temperature=math.nan)
 
 
 def test_text_without_start_token_is_refused(parts: Parts) -> None:
@@ -244,3 +246,18 @@ def test_batches_hold_every_index_within_the_budget() -> None:
     assert sorted(k for batch in found for k in batch) == list(range(6))
     assert all(len(b) == 1 or max(lengths[k] for k in b) * len(b) <= 14 for b in found)
     assert list(batches([], 4)) == []
+
+
+def test_a_stop_string_may_be_the_end_tokens_own_text(parts: Parts) -> None:
+    """An end token that is no special one decodes to text, which the completion does not hold."""
+    made = parts()
+    engine = LocalEngine(made.model, made.tokenizer)
+    (free,) = engine.complete([PROMPTS[0]], max_tokens=8)
+    ids = made.tokenizer(free.text, add_special_tokens=False)["input_ids"]
+    made.model.generation_config.eos_token_id = [2, ids[2]]
+    mark = made.tokenizer.decode([ids[2]])
+    (found,) = engine.complete([PROMPTS[0]], max_tokens=8, stop=[mark])
+    at = ids.index(ids[2])
+    assert (found.tokens, found.finish) == (at + 1, "stop")
+    assert free.text.startswith(found.text)
+    assert mark not in found.text

@@ -92,14 +92,19 @@ def test_options() -> None:
 def test_the_digest_of_an_endpoint_changes_with_what_it_is() -> None:
     with running(Endpoint(models=("one", "two"))) as state:
         digests = []
-        for model, extra in (("one", {}), ("one", {}), ("two", {}), ("one", {"labels": "top"})):
+        top = {"labels": "top"}
+        asked: list[tuple[str, dict[str, str]]] = [
+            ("one", {}), ("one", {}), ("two", {}), ("one", top),
+            ("one", {**top, "top_logprobs": "4"}), ("one", {"top_logprobs": "4"}),
+        ]  # fmt: skip
+        for model, extra in asked:
             engine, digest = open_engine(
                 EngineSpec(f"openai:{model}", state.address, extra), lambda line: None
             )
             digests.append(digest)
             engine.close()  # type: ignore[attr-defined]
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 3
+    assert digests[0] == digests[1] == digests[-1]
+    assert len(set(digests)) == 4
 
 
 def test_openvino_is_another_engine_on_the_same_weights(

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from medexpert.engines.base import NoLogprobs, PromptError
+from medexpert.engines.base import Forgetful, NoLogprobs, PromptError
+from medexpert.engines.generation import end_tokens
 from medexpert.engines.local import LocalEngine
 from medexpert.engines.openvino import OpenVINOEngine
 from medexpert.engines.paired import PairedEngine
+from medexpert.model.exported import gguf_of
 from medexpert.records import UserError
 
 PROMPTS = ["Question: a?\nAnswer:", "Q:", "Is it so, or is it otherwise, and for whom?\nAnswer:"]
@@ -65,6 +67,23 @@ def test_an_end_token_ends_and_is_counted(open_openvino: Open) -> None:
     at = ids.index(ids[2])
     assert (ended.tokens, ended.finish) == (at + 1, "stop")
     assert free.text.startswith(ended.text)
+
+
+def test_end_tokens_are_those_the_local_engine_stops_at(
+    model_folder: Path, tmp_path: Path, open_openvino: Open
+) -> None:
+    """Without generation_config.json they stand in config.json."""
+    import json
+    import shutil
+
+    folder = tmp_path / "older"
+    shutil.copytree(model_folder, folder)
+    (folder / "generation_config.json").unlink()
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": [2, 40]}))
+    exported = gguf_of(folder, cache=tmp_path / "cache")
+    local = LocalEngine.open(folder)
+    assert list(exported.ends) == end_tokens(local.model, local.tokenizer) == [2, 40]
 
 
 def test_samples_are_seeded_row_by_row(written: Any) -> None:
@@ -203,6 +222,15 @@ def test_a_pair_writes_with_one_and_scores_with_the_other(written: Any, local: L
     assert facts["generator"]["engine"] == "openvino"
     assert facts["scorer"]["engine"] == "local"
     assert pair.usage().since(before).generated_tokens > 0
+    assert isinstance(pair, Forgetful)
+    shared = [PROMPTS[2] + " Yes", PROMPTS[2] + " No"]
+    costs = []
+    for _ in range(2):
+        pair.forget()
+        before = pair.usage()
+        pair.choice_logprobs(shared, [" yes", " no"])
+        costs.append(pair.usage().since(before).prefilled_tokens)
+    assert costs[0] == costs[1]
     other = SimpleNamespace(name="another", chat=local.chat)
     with pytest.raises(UserError, match="a pair needs one model in both engines"):
         PairedEngine(written, other)  # type: ignore[arg-type]

@@ -148,3 +148,12 @@ def test_adapters_are_not_packed(parts: Parts) -> None:
     made = parts()
     get_peft_model(made.model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
     assert quick.pack(made.model) == 0
+
+
+def test_nothing_is_packed_where_the_cpu_refuses_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    made = parts()
+    assert quick.pack(made.model.bfloat16()) == 0
+    assert quick.pack(made.model.float()) == 2 * 7

@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Gemma3": {"sliding_window": 200, "layer_types": ["sliding_attention", "full_attention"]},
     "Mistral": {"sliding_window": 200},
     "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "n_inner": 48},
+    "Phi3": {},
     "Gemma2": {"sliding_window": 200, "layer_types": ["full_attention", "sliding_attention"]},
 }
 
@@ -151,6 +152,26 @@ def test_rows_beyond_a_sliding_window_are_asked_the_naive_way(engine: Any, windo
     assert sharing.usage().prefilled_tokens < naive.usage().prefilled_tokens
 
 
+def test_positions_scaled_by_length_are_those_of_a_row_alone(engine: Any) -> None:
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4,
+            "long_factor": [1.0, 2.0, 4.0, 8.0]}  # fmt: skip
+    model = random_model(
+        "Phi3", len(engine.tokenizer), rope_parameters=rope, original_max_position_embeddings=90
+    )
+    asked = LocalEngine(model, engine.tokenizer)
+    assert "up to 90 tokens (rotary scaling)" in asked.facts()["sharing"]
+    heads = (STEM, STEM + STEM[:14], STEM * 2, "Other: " + STEM[:40])
+    prompts = [head + tail for head in heads for tail in ("Why", "How, and for whom?", "So?")]
+    for _ in range(2):
+        found = asked.choice_logprobs(prompts, CHOICES)
+        for prompt, row in zip(prompts, found, strict=True):
+            _, naive = pair(model, engine.tokenizer)
+            assert row == pytest.approx(
+                [naive.choice_logprobs([prompt], [c])[0][0] for c in CHOICES], abs=1e-4
+            )
+    assert asked.usage().prefilled_tokens < asked.usage().prompt_tokens
+
+
 def test_a_cache_of_another_kind_is_told_and_not_shared(engine: Any) -> None:
     import transformers
 
@@ -199,13 +220,15 @@ def test_changed_weights_are_not_answered_from_the_past(parts: Parts) -> None:
         assert one == pytest.approx(other, abs=1e-4)
 
 
+@pytest.mark.parametrize("shares", [True, False])
 @pytest.mark.parametrize("reading", ["causal", "prefix"])
 @pytest.mark.parametrize(("heat", "stop"), [(0.0, ()), (1.2, ()), (0.0, True), (1.2, True)])
 def test_streamed_pieces_are_the_completion(
-    parts: Parts, reading: str, heat: float, stop: Any
+    parts: Parts, reading: str, heat: float, stop: Any, shares: bool
 ) -> None:
     made = parts()
-    asked = LocalEngine(made.model, made.tokenizer, lineage={"attention": reading})
+    engines = pair(made.model, made.tokenizer, lineage={"attention": reading})
+    asked = engines[0 if shares else 1]
     for prompt in (QUESTIONS[0], "x", "是"):
         ask: dict[str, Any] = {"max_tokens": 12, "temperature": heat, "seed": 5}
         (free,) = asked.complete([prompt], **ask)
@@ -217,6 +240,7 @@ def test_streamed_pieces_are_the_completion(
         assert "".join(pieces) == whole.text
         assert all(pieces)
         assert (streamed.calls, streamed.generated_tokens) == (1, whole.tokens)
+        assert shares or streamed.prefilled_tokens == streamed.prompt_tokens
 
 
 def test_a_stream_comes_in_pieces_and_faults_come_at_once(engine: Any) -> None:

@@ -39,7 +39,7 @@ def both(parts: list[torch.Tensor], run: Any) -> list[torch.Tensor]:
 
 
 def reference(items: torch.Tensor, prefix: torch.Tensor | None) -> Any:
-    mask = visible(items, torch.zeros(B, T, dtype=torch.bool) if prefix is None else prefix)
+    mask = visible(items, torch.zeros_like(items, dtype=torch.bool) if prefix is None else prefix)
 
     def run(query: Any, key: Any, value: Any) -> torch.Tensor:
         key, value = (x.repeat_interleave(H // G, 1) for x in (key, value))
@@ -56,6 +56,28 @@ def test_equals_pytorch(prefixed: bool, kept: bool, monkeypatch: pytest.MonkeyPa
     ours = both(parts, lambda q, k, v: packed_attention(q, k, v, items, prefix, D**-0.5)[0])
     wanted = both(parts, reference(items, prefix))
     for mine, theirs in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("prefixed", [True, False])
+@pytest.mark.parametrize("alike", ["all", "some"])
+def test_items_that_lie_alike_in_several_rows(
+    alike: str, prefixed: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "KEEP", T if kept else 1)
+    torch.manual_seed(2)
+    rows = 3
+    items = torch.zeros(rows, T, dtype=torch.long)
+    items[:, 140:], items[:, 290:] = 1, 2
+    if alike == "some":
+        items[1, 200:] = 5
+    prefix = torch.zeros(rows, T, dtype=torch.bool)
+    prefix[2, 140:200] = prefixed
+    parts = [torch.randn(rows, T, n, D, dtype=torch.float64).requires_grad_() for n in (H, G, G)]
+    seen = prefix if prefixed else None
+    ours = both(parts, lambda q, k, v: packed_attention(q, k, v, items, seen, D**-0.5)[0])
+    for mine, theirs in zip(ours, both(parts, reference(items, prefix)), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 

@@ -150,10 +150,12 @@ def empty_cache(model: Any) -> Any:
     return DynamicCache(config=model.config)
 
 
-def compute(network: Network, nodes: Sequence[Node], *, budget: int, both_ways: bool) -> int:
+def compute(
+    network: Network, nodes: Sequence[Node], *, budget: int, both_ways: bool, reach: int = 0
+) -> int:
     """Fill `kept` of nodes whose parents are filled, in batches; the tokens that were encoded."""
     leaves = [Leaf(k, node.ids, node.parent, node.start) for k, node in enumerate(nodes)]
-    for batch in grouped(leaves, budget, level=network.blocks):
+    for batch in grouped(leaves, budget, reach=reach, level=network.blocks):
         made = Branches(network, batch, both_ways=both_ways)
         network.encode(made.inputs)
         for row, leaf in enumerate(batch):
@@ -187,10 +189,17 @@ def grouped(
         yield batch
 
 
-def reach_of(model: Any) -> int:
-    """Slots that every layer sees: the smallest sliding window, 0 where there is none."""
+def reach_of(model: Any) -> tuple[int, str]:
+    """(slots of a batch up to which keys and values are what they are in a whole pass, why): the
+    smallest sliding window, or the length from which on positions are scaled otherwise ("longrope",
+    by the longest row of a pass). (0, "") = any."""
     sliding = [x for x in empty_cache(model).layers if isinstance(x, DynamicSlidingWindowLayer)]
-    return min((int(layer.sliding_window) for layer in sliding), default=0)
+    limits = [(int(layer.sliding_window), "sliding window") for layer in sliding]
+    told = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    for rope in (told, *told.values()):  # in some models one for each kind of layer
+        if isinstance(rope, dict) and rope.get("rope_type") == "longrope":
+            limits.append((int(rope["original_max_position_embeddings"]), "rotary scaling"))
+    return min(limits, default=(0, ""))
 
 
 @torch.inference_mode()
@@ -207,9 +216,9 @@ def obstacle(network: Network) -> str:
     ids = [(7 * k + 3) % network.vocabulary for k in range(12)]
     node = Node(ids[:5])
     leaves = [Leaf(0, ids[:7], node, 5), Leaf(1, [*ids[:3], *ids[8:12]], node, 3)]
-    reach = reach_of(network.model)
+    reach, limit = reach_of(network.model)
     if 0 < reach < 9:
-        return f"its sliding window is {reach} tokens"
+        return f"its {limit} is {reach} tokens"
     try:
         compute(network, [node], budget=1, both_ways=False)
         found = Branches(network, leaves, room=1, left=True).first_logits()

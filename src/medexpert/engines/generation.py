@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def settings_of(max_tokens: int, stop: Sequence[str], temperature: float, top_p:
     """Settings of a call. Raises UserError for values outside their range."""
     if max_tokens < 1:
         raise UserError(f"max_tokens = {max_tokens}", allowed="1 or more")
-    if temperature < 0 or not 0 < top_p <= 1:
+    if not 0 <= temperature < math.inf or not 0 < top_p <= 1:
         raise UserError(
             f"temperature = {temperature}, top_p = {top_p}",
             allowed="temperature >= 0 and 0 < top_p <= 1",
@@ -143,10 +144,11 @@ class Reader:
             if token in ends:
                 ids, finish = ids[: at + 1], "stop"
                 break
-        text = self.text(row, [token for token in ids if token not in ends])
-        if self.stop and self.stopped(row, ids):
+        said = [token for token in ids if token not in ends]
+        text = self.text(row, said)
+        if self.stop and self.stopped(row, said):
             finish = "stop"
-            size = next(n for n in range(1, len(ids) + 1) if self.stopped(row, ids[:n]))
+            size = next(n for n in range(1, len(said) + 1) if self.stopped(row, said[:n]))
             ids = ids[:size]
             text = text[: min(at for mark in self.stop if (at := text.find(mark)) >= 0)]
         return Completion(text, len(ids), finish)

@@ -265,7 +265,7 @@ class LocalEngine:
         came before in this call), so a result does not depend on its batch nor on global state.
         Nothing is taken from the folder's generation_config but its end tokens.
         """
-        from medexpert.engines.generation import generate, row_seeds, settings_of
+        from medexpert.engines.generation import row_seeds, settings_of
 
         started = time.perf_counter()
         settings = settings_of(max_tokens, stop, temperature, top_p)
@@ -273,15 +273,7 @@ class LocalEngine:
         seeds = row_seeds(prompts, seed)
         results: dict[int, Completion] = {}
         for batch in self._to_write(rows, max_tokens):
-            drawn = [seeds[leaf.index] for leaf in batch.leaves]
-            if not batch.alone:
-                made = self._decoding(batch, settings, drawn).completions()
-            else:
-                taken = [leaf.ids for leaf in batch.leaves], settings, drawn
-                if self.reading.prefix:
-                    made = generate_prefix(self.model, self.tokenizer, *taken, self.reading)
-                else:
-                    made = generate(self.model, self.tokenizer, *taken)
+            made = self._written(batch, settings, [seeds[leaf.index] for leaf in batch.leaves])
             results |= {leaf.index: one for leaf, one in zip(batch.leaves, made, strict=True)}
         self._count(
             len(rows), rows, sum(completion.tokens for completion in results.values()), started
@@ -308,16 +300,14 @@ class LocalEngine:
     def _pieces(self, prompt: str, rows: list[Ids], settings: Settings, seed: int) -> Iterator[str]:
         from medexpert.engines.generation import row_seeds
 
-        started = time.perf_counter()
+        started, seeds = time.perf_counter(), row_seeds([prompt], seed)
         (batch,) = self._to_write(rows, settings.max_tokens)
         if batch.alone:
-            (made,) = self.complete(
-                [prompt], max_tokens=settings.max_tokens, stop=settings.stop, seed=seed,
-                temperature=settings.temperature, top_p=settings.top_p,
-            )  # fmt: skip
-            yield made.text
+            (made,) = self._written(batch, settings, seeds)
+            self._count(1, rows, made.tokens, started)
+            yield from [made.text] if made.text else []
             return
-        decoding = self._decoding(batch, settings, row_seeds([prompt], seed))
+        decoding = self._decoding(batch, settings, seeds)
         try:
             yield from decoding.pieces()
         finally:  # a reader may stop listening
@@ -332,6 +322,17 @@ class LocalEngine:
     def _to_write(self, rows: Sequence[Ids], room: int) -> Iterator[Batch]:
         sizes = [len(row) - len(self.reading.start) for row in rows]
         return self.reuse.batches(rows, [1] * len(rows), sizes, room=room, writing=True)
+
+    def _written(self, batch: Batch, settings: Settings, seeds: Sequence[int]) -> list[Completion]:
+        """Completions of a batch, in its order."""
+        from medexpert.engines.generation import generate
+
+        if not batch.alone:
+            return self._decoding(batch, settings, seeds).completions()
+        taken = [leaf.ids for leaf in batch.leaves], settings, seeds
+        if self.reading.prefix:
+            return generate_prefix(self.model, self.tokenizer, *taken, self.reading)
+        return generate(self.model, self.tokenizer, *taken)
 
     def _decoding(self, batch: Batch, settings: Settings, seeds: Sequence[int]) -> Decoding:
         from medexpert.engines.decoding import Decoding

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert.engines.base import Completion, NoLogprobs, PromptError, TextScore, Usage
-from medexpert.engines.generation import Settings, row_seeds
+from medexpert.engines.generation import Settings, row_seeds, settings_of
 from medexpert.engines.openvino_requests import DTYPES, Requests, dtype_of, library
 from medexpert.engines.priming import BLOCK, by_prefix, cached_tokens, waves
 from medexpert.model.base import chat_format
@@ -168,7 +168,7 @@ class OpenVINOEngine:
         single prompt, so that a text can depend on what it was asked with.
         """
         started = time.perf_counter()
-        settings = _settings(max_tokens, stop, temperature, top_p)
+        settings = settings_of(max_tokens, stop, temperature, top_p)
         rows = [self._prompt(i, prompt, max_tokens) for i, prompt in enumerate(prompts)]
         seeds = row_seeds(prompts, seed)
         results: dict[int, Completion] = {}
@@ -199,7 +199,7 @@ class OpenVINOEngine:
         What may yet turn out to be a stop string or half a character is held back.
         """
         started = time.perf_counter()
-        settings = _settings(max_tokens, stop, temperature, top_p)
+        settings = settings_of(max_tokens, stop, temperature, top_p)
         ids = self._prompt(0, prompt, max_tokens)
         run = self._requests([ids], settings, row_seeds([prompt], seed))
         held = max((len(mark) - 1 for mark in settings.stop), default=0)
@@ -322,17 +322,6 @@ def refuse_misread(folder: Path) -> None:
             where=str(folder),
             allowed="the local engine",
         )
-
-
-def _settings(max_tokens: int, stop: Sequence[str], temperature: float, top_p: float) -> Settings:
-    if max_tokens < 1:
-        raise UserError(f"max_tokens = {max_tokens}", allowed="1 or more")
-    if temperature < 0 or not 0 < top_p <= 1:
-        raise UserError(
-            f"temperature = {temperature}, top_p = {top_p}",
-            allowed="temperature >= 0 and 0 < top_p <= 1",
-        )
-    return Settings(max_tokens, tuple(s for s in stop if s), temperature, top_p)
 
 
 def _own_name(folder: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medexpert.engines.base import Completion, Engine, Streaming, TextScore, Usage
+from medexpert.engines.base import Completion, Engine, Forgetful, Streaming, TextScore, Usage
 from medexpert.model.staging import Progress, silent
 from medexpert.records import UserError, unknown_name
 
@@ -149,6 +149,12 @@ class PairedEngine:
             "generator": generator,
             "scorer": scorer,
         }
+
+    def forget(self) -> None:
+        """See `engines.base.Forgetful`."""
+        for part in (self.generator, self.scorer):
+            if isinstance(part, Forgetful):
+                part.forget()
 
     def usage(self) -> Usage:
         """The sum of both."""

@@ -173,6 +173,8 @@ def pack(model: Any) -> int:
     usable = available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if model.device.type != "cpu" or model.dtype not in (torch.float32, torch.bfloat16):
         return 0
+    if usable and model.dtype == torch.bfloat16:  # a CPU without AVX-512 refuses the layout
+        usable = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     modules = list(model.modules())
     if not usable or any(type(m).__module__.startswith("peft.") for m in modules):
         return 0

@@ -30,7 +30,8 @@ class Reuse:
     """`keep_tokens` bounds what is kept from call to call, and what one call adds at a time.
 
     `obstacle` says why nothing is shared ("" if it is); rows of more than `reach` tokens (0: any)
-    share nothing. `encoded` counts the tokens that were given to the model as prompts.
+    share nothing, and no pass with shorter ones. `encoded` counts the tokens that were given to the
+    model as prompts.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Reuse:
         cpu = network.device.type == "cpu"
         self.pass_tokens = min(batch_tokens, CPU_TOKENS) if cpu else batch_tokens
         self.obstacle = branches.obstacle(network)
-        self.reach = 0 if self.obstacle else branches.reach_of(network.model)
+        self.reach, self.limit = branches.reach_of(network.model)
         self.store = Store(keep_tokens)
         self.encoded = 0
         self._weights = network.changes()
@@ -51,7 +52,7 @@ class Reuse:
         if self.obstacle:
             return f"off: {self.obstacle}"
         what = "whole prompts" if self.reading.prefix else "beginnings"
-        limit = f" of rows up to {self.reach} tokens (sliding window)" if self.reach else ""
+        limit = f" of rows up to {self.reach} tokens ({self.limit})" if self.reach else ""
         return f"exact: {what}{limit}"
 
     def batches(
@@ -77,9 +78,12 @@ class Reuse:
         alone = [Leaf(i, rows[i]) for i in sorted(single)]
         # Where whole logits are made, one row at a time keeps them small.
         budget = self.batch_tokens if writing else self.pass_tokens if self.network.plain else 1
-        for batch in branches.grouped(alone, budget, room=room):
-            self.encoded += sum(len(leaf.ids) for leaf in batch)
-            yield Batch(batch, True)
+        beyond = [leaf for leaf in alone if 0 < self.reach < len(leaf.ids) + room]
+        within = [leaf for leaf in alone if not 0 < self.reach < len(leaf.ids) + room]
+        for part in (beyond, within):
+            for batch in branches.grouped(part, budget, room=room):
+                self.encoded += sum(len(leaf.ids) for leaf in batch)
+                yield Batch(batch, True)
         for wave in waves(leaves, self.keep_tokens):
             self._compute(wave)
             level = self.network.blocks and not writing
@@ -112,8 +116,9 @@ class Reuse:
     def _compute(self, leaves: Sequence[Leaf]) -> None:
         for nodes in levels(leaves):
             self.encoded += branches.compute(
-                self.network, nodes, budget=self.pass_tokens, both_ways=self.reading.prefix
-            )
+                self.network, nodes, budget=self.pass_tokens, both_ways=self.reading.prefix,
+                reach=self.reach,
+            )  # fmt: skip
         for leaf in leaves:
             if leaf.base is not None:
                 self.store.use(leaf.base)

@@ -98,9 +98,10 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _ends(folder: Path, tokenizer: Any) -> tuple[int, ...]:
-    """The tokenizer's EOS and the end tokens that the folder's generation_config.json names."""
+    """The tokenizer's EOS and the end tokens that generation_config.json names, or config.json
+    where there is none, as transformers has it."""
     path = folder / "generation_config.json"
-    named = read_json(path).get("eos_token_id") if path.is_file() else None
+    named = read_json(path if path.is_file() else folder / "config.json").get("eos_token_id")
     listed = named if isinstance(named, list) else [named]
     found = [tokenizer.eos_token_id, *listed]
     return tuple(dict.fromkeys(int(token) for token in found if token is not None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from endpoint import EVERYTHING, Endpoint, Words, status
+from endpoint import EVERYTHING, Endpoint, Words, status, torn_stream
 from medexpert.engines.base import PromptError
 from medexpert.engines.http import HttpEngine, HttpSettings
 from medexpert.engines.http.loop import Loop
 from medexpert.engines.http.requests import CHAT, estimate, seeds
 from medexpert.prompt import template
+from medexpert.records import UserError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 Opened = Callable[..., HttpEngine]
@@ -43,6 +45,10 @@ def test_what_the_server_would_add_to_sampling_is_switched_off(
     assert body["repetition_penalty"] == 1.0
     assert body["top_k"] == 0
     assert (body["temperature"], body["top_p"]) == (0.7, 0.9)
+    endpoint.asked.clear()
+    for way in ("echo", "prompt_logprobs", "top", "choice"):
+        opened(labels=way).choice_logprobs(["Q"], [" yes", " no"])
+    assert {body["repetition_penalty"] for body in endpoint.posts()} == {1.0}
 
 
 def test_seeds_tell_repeated_prompts_and_calls_apart(endpoint: Endpoint, opened: Opened) -> None:
@@ -132,6 +138,45 @@ def test_answers_without_usage_are_counted_here_and_told(
     assert facts["notes"]["answers without usage, counted here"] == 1
     assert "estimate" in facts["tokens_counted_by"]
     assert engine.usage().prompt_tokens == estimate("one two three")
+    assert engine.usage().generated_tokens == estimate(" said of it")
+    list(engine.stream("one two three", max_tokens=9))
+    assert engine.usage().generated_tokens == 2 * estimate(" said of it")
+    before = engine.usage()
+    engine.choice_logprobs(["Q: x\nA:"], [" yes"])
+    assert engine.usage().since(before).generated_tokens == 1  # the one token asked for
+    endpoint.change = lambda a: {**a, "usage": {"prompt_tokens": 77}}
+    before = engine.usage()
+    engine.complete(["one two three"], max_tokens=9)
+    assert engine.usage().since(before).prompt_tokens == 77
+
+
+def test_a_refused_stream_costs_nothing_and_names_its_prompt(
+    endpoint: Endpoint, opened: Opened
+) -> None:
+    engine = opened(price_in=1.0)
+    with pytest.raises(PromptError, match="it does not fit the context of tiny") as caught:
+        list(engine.stream("word " * 300, max_tokens=2))
+    assert caught.value.index == 0
+    assert (engine.usage().calls, engine.usage().cost) == (0, 0.0)
+
+
+def test_work_of_several_threads_adds_up(endpoint: Endpoint, opened: Opened) -> None:
+    link = opened()._link
+    given = link.given(0, "x", 1)
+    turns, before = 2000, sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        jobs = [lambda: link.count({}, given, 1), lambda: link.took(1.0)] * 3
+        threads = [
+            threading.Thread(target=lambda job=job: [job() for _ in range(turns)]) for job in jobs
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert (link.usage.calls, link.usage.seconds) == (3 * turns, 3.0 * turns)
 
 
 def test_the_endpoint_counts_tokens_where_it_can(endpoint: Endpoint, opened: Opened) -> None:
@@ -157,6 +202,17 @@ def test_stream_holds_back_what_may_be_a_stop_string(endpoint: Endpoint, opened:
     endpoint.mind.write = lambda ids, limit, stop: (" yes, and\n\nnever this", 5, "stop")
     pieces = list(opened().stream("say", max_tokens=20, stop=["\n\n"]))
     assert "".join(pieces) == " yes, and"
+
+
+def test_streamed_events_of_another_shape(endpoint: Endpoint, opened: Opened) -> None:
+    engine = opened()
+    for choices in (["text"], {"text": "x"}, 7):
+        endpoint.faults = [torn_stream({"choices": choices})]
+        with pytest.raises(UserError, match="a streamed event has no choices"):
+            list(engine.stream("x", max_tokens=9))
+    end = {"text": "", "finish_reason": "stop"}
+    endpoint.faults = [torn_stream({"choices": [{"text": 7}]}, {"choices": [end]})]
+    assert list(engine.stream("x", max_tokens=9)) == []
 
 
 def test_facts_and_errors_never_hold_the_key(

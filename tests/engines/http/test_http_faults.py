@@ -82,8 +82,8 @@ def test_a_trickle_does_not_outlast_the_patience(endpoint: Endpoint, opened: Ope
 
 @pytest.mark.parametrize("code", [401, 403])
 def test_key_refused(endpoint: Endpoint, code: int) -> None:
-    endpoint.key = "right"
-    with pytest.raises(EndpointError, match=r"refuses the key \(401\).*api_key_env") as caught:
+    endpoint.key, endpoint.refusal = "right", code
+    with pytest.raises(EndpointError, match=rf"refuses the key \({code}\).*api_key_env") as caught:
         HttpEngine(HttpSettings(endpoint.address, "tiny"))
     one_line(caught.value)
 
@@ -215,6 +215,52 @@ def test_wrong_answers_name_the_prompt(endpoint: Endpoint, opened: Opened, body:
         engine.complete(["x"], max_tokens=3)
     assert caught.value.index == 0
     one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(402, "your credit is used up"),
+        status(429, "insufficient_quota: your credit is used up"),
+        status(404, "your credit is used up"),
+        raw(b'{"error": {"message": "your credit is used up", "code": 402}}'),
+    ],
+)
+def test_what_no_prompt_is_to_blame_for_is_no_fault_of_a_prompt(
+    endpoint: Endpoint, opened: Opened, fault: Any
+) -> None:
+    engine = opened()
+    endpoint.always = fault
+    with pytest.raises(EndpointError, match="your credit is used up") as caught:
+        engine.complete(["x", "y"], max_tokens=3)
+    assert not isinstance(caught.value, PromptError)
+    with pytest.raises(EndpointError) as caught:
+        list(engine.stream("x", max_tokens=3))
+    assert not isinstance(caught.value, PromptError)
+
+
+def test_an_error_that_may_pass_inside_an_answer_is_asked_again(
+    endpoint: Endpoint, opened: Opened
+) -> None:
+    engine = opened()
+    endpoint.faults = [raw(b'{"error": {"message": "overloaded", "code": 502}}')]
+    assert engine.complete(["x"], max_tokens=3)[0].text == " said of it"
+    assert engine.facts()["retries"] == 1
+
+
+@pytest.mark.parametrize(
+    "models", [{"data": 7}, {"data": [{"id": "tiny", "max_model_len": "many"}]}, {"data": ["x"]}]
+)
+def test_a_list_of_models_of_another_shape(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, models: Any
+) -> None:
+    plain = Handler.do_GET
+
+    def get(handler: Any) -> None:
+        handler.value(models) if handler.path.endswith("/models") else plain(handler)
+
+    monkeypatch.setattr(Handler, "do_GET", get)
+    assert opened().facts()["context"] == 0
 
 
 def test_an_html_page_instead_of_an_endpoint(endpoint: Endpoint) -> None:

@@ -100,7 +100,8 @@ def test_auto_takes_the_first_that_is_offered(
     order = ["forced", "echo", "prompt_logprobs", "top"]
     for number, way in enumerate([*order, "none"]):
         # A tiny model has no likeliest tokens to tell.
-        assert served(EVERYTHING - set(order[:number])).offer.labels in (way, "none")
+        wanted = "none" if way == "top" else way
+        assert served(EVERYTHING - set(order[:number])).offer.labels == wanted
     for number, way in enumerate([*order[1:], "none"]):  # without a tokenizer
         endpoint.offers = EVERYTHING - set(order[1:][:number])
         assert opened().offer.labels == way
@@ -163,6 +164,14 @@ def test_another_models_tokenizer_is_noticed(endpoint: Endpoint, tokenizer: Toke
         HttpEngine(HttpSettings(endpoint.address, "tiny", tokenizer="wrong"), tokenizer)
 
 
+def test_a_tokenizer_beside_an_endpoint_that_counts_nothing(served: Any, engine: Any) -> None:
+    asked = served(EVERYTHING - {"usage"})
+    assert "do not tell how many tokens" in asked.facts()["probes"]["token ids"]
+    assert (asked.offer.ids, asked.offer.labels) == (False, "echo")
+    rows = asked.choice_logprobs(PROMPTS, CHOICES)
+    assert close_to(rows, engine.choice_logprobs(PROMPTS, CHOICES))
+
+
 def test_an_endpoint_that_cuts_prompts_is_noticed(engine: Any, tokenizer: Tokenizer) -> None:
     state = Endpoint(TinyModel(engine), EVERYTHING - {"ids"}, context=0, window=40)
     with running(state):
@@ -170,6 +179,8 @@ def test_an_endpoint_that_cuts_prompts_is_noticed(engine: Any, tokenizer: Tokeni
         asked.complete(["short"], max_tokens=2)
         with pytest.raises(PromptError, match="read 40 tokens of a prompt of 60: it cuts prompts"):
             asked.complete(["short", "x" * 60], max_tokens=2)
+        with pytest.raises(PromptError, match="read 40 tokens of a prompt of 60: it cuts prompts"):
+            list(asked.stream("x" * 60, max_tokens=2))
         asked.close()
         trusting = HttpEngine(HttpSettings(state.address, "tiny", cut_check="off"), tokenizer)
         assert len(trusting.complete(["x" * 60], max_tokens=2)) == 1
@@ -201,6 +212,9 @@ def test_both_forms_of_log_probabilities_are_read() -> None:
     rows = {"logprobs": {"content": [told]}}
     assert tokens_of(rows) == [Token("a", -0.5)]
     assert first_top(rows) == {"z": -1.0}
+    odd = [{"content": [{"top_logprobs": tops}]} for tops in (7, ["x"], {"token": "a"})]
+    for found in odd:
+        assert first_top({"logprobs": found}) == {}
     for bad in ({}, {"logprobs": None}, {"logprobs": {"tokens": ["a"]}}, {"logprobs": []}):
         assert tokens_of(bad) == []
         assert first_top(bad) == {}

@@ -9,6 +9,8 @@ from typing import Any
 
 from medexpert.engines.http.client import BadAnswer
 
+PIECE = {"completions": "text", "chat": "content"}
+"""Where a streamed event holds its piece of the text."""
 SLACK = 1e-3
 """How far above 0 rounding may bring a log-probability."""
 
@@ -69,7 +71,8 @@ def first_top(choice: Mapping[str, Any]) -> dict[str, float]:
     content = found.get("content")
     if isinstance(content, list):
         rows = content[0].get("top_logprobs") if content and isinstance(content[0], dict) else []
-        pairs = [(row.get("token"), row.get("logprob")) for row in rows or ()]
+        rows = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        pairs = [(row.get("token"), row.get("logprob")) for row in rows]
     else:
         tops = found.get("top_logprobs")
         first = tops[0] if isinstance(tops, list) and tops else None
@@ -198,10 +201,9 @@ def shown(
         if isinstance(event.get("usage"), dict):
             last["usage"] = event["usage"]
         for choice in (event.get("choices") or [])[:1]:
-            piece = choice.get("text") if api == "completions" else None
-            if api == "chat":
-                piece = (choice.get("delta") or {}).get("content")
-            text += piece or ""
+            told_by = choice if api == "completions" else choice.get("delta")
+            piece = told_by.get(PIECE[api]) if isinstance(told_by, dict) else None
+            text += piece if isinstance(piece, str) else ""
         cut = cut_at(text, stops)
         end = len(cut) if len(cut) < len(text) else max(told, len(text) - hold)
         if end > told:

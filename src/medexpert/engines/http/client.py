@@ -112,6 +112,7 @@ class Client:
         loop, settings = asyncio.get_running_loop(), self.settings
         most = settings.retries if retries is None else retries
         tried, started = 0, 0.0
+        fault: _Passing | None = None
         while True:
             await self.pace.enter(tokens)
             started = started or loop.time()
@@ -120,7 +121,7 @@ class Client:
                 async with asyncio.timeout(settings.patience - (loop.time() - started)):
                     return await self._once(url, body)
             except TimeoutError:
-                fault = _Passing("it has not answered in time")
+                fault = fault or _Passing("it has not answered in time")
             except _Passing as passing:
                 fault = passing
             wait = back_off(tried, fault.wait)
@@ -165,7 +166,12 @@ class Client:
         return f"the connection broke off ({self.words(str(error)) or type(error).__name__})"
 
     def _read(self, url: str, status: int, headers: Any, text: str) -> Any:
-        """The value of an answer; raises what its status asks for."""
+        """The value of an answer; raises what its status asks for, or that of the error in it."""
+        if status < 300:
+            value = self._value(url, text)
+            if not (isinstance(value, dict) and value.get("error") and "choices" not in value):
+                return value
+            status = _code(value["error"])
         if status in (401, 403):
             raise EndpointError(
                 f"the endpoint refuses the key ({status}): {self.words(_message(text))}",
@@ -178,19 +184,17 @@ class Client:
                 status=status,
                 wait=retry_after(headers.get("retry-after")),
             )
-        if status >= 300:
-            raise Refused(status, self.words(_message(text)), where=url)
+        raise Refused(status, self.words(_message(text)), where=url)
+
+    def _value(self, url: str, text: str) -> Any:
         try:
-            value = json.loads(text)
+            return json.loads(text)
         except ValueError:
             if text.lstrip()[:1] == "<":
                 what = "the answer is HTML, not JSON: is the address right (it often ends in /v1)?"
             else:
                 what = f"the answer is not JSON: {self.words(text[:80])!r}"
             raise BadAnswer(what, where=url) from None
-        if isinstance(value, dict) and value.get("error") and "choices" not in value:
-            raise Refused(_code(value["error"]), self.words(_message(text)), where=url)
-        return value
 
     async def stream(
         self, url: str, body: dict[str, Any], *, tokens: int = 0
@@ -232,7 +236,10 @@ class Client:
                 raise EndpointError(
                     f"the stream reports an error: {self.words(_message(data))}", where=url
                 )
-            ended = ended or any(c.get("finish_reason") for c in event.get("choices") or [])
+            choices = event.get("choices") or []
+            if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+                raise BadAnswer(f"a streamed event has no choices: {self.words(data)!r}", where=url)
+            ended = ended or any(c.get("finish_reason") for c in choices)
             yield event
         if not ended:
             raise EndpointError("the stream ended before the text was complete", where=url)

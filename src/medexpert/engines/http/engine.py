@@ -19,9 +19,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from medexpert.engines.base import Completion, PromptError, TextScore, Usage
+from medexpert.engines.base import Completion, TextScore, Usage
 from medexpert.engines.http import answers, requests
-from medexpert.engines.http.client import BadAnswer, Client, Refused
+from medexpert.engines.http.client import BadAnswer, Client, EndpointError
 from medexpert.engines.http.labels import Labels
 from medexpert.engines.http.link import Link
 from medexpert.engines.http.loop import Loop
@@ -76,7 +76,11 @@ class HttpEngine:
     def identity(self) -> str:
         """Digest of what answers depend on as far as an endpoint tells: not its weights."""
         offer, tokenizer = self.offer, self.tokenizer
-        told = [self.settings.base_url, offer.model, offer.kind, offer.api, offer.labels, offer.ids]
+        told: list[Any] = [
+            self.settings.base_url, offer.model, offer.kind, offer.api, offer.labels, offer.ids
+        ]  # fmt: skip
+        if offer.labels == "top":  # what is not among so many counts as impossible
+            told.append(self.settings.top_logprobs)
         return digest([*told, tokenizer.digest if tokenizer else ""])
 
     # -- tokens -----------------------------------------------------------------------------------
@@ -155,7 +159,8 @@ class HttpEngine:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> Iterator[str]:
-        """See `engines.base.Streaming`. Raises EndpointError when the stream breaks off."""
+        """See `engines.base.Streaming`. Raises EndpointError when the stream breaks off, and at its
+        end PromptError when the endpoint tells that it had cut the prompt."""
         how = Decoding.checked(max_tokens, stop, temperature, top_p)
         given = self._link.given(0, prompt, max_tokens)
         path, body = requests.generation(given, how, requests.seeds([prompt], seed)[0], self.offer)
@@ -163,14 +168,19 @@ class HttpEngine:
         url = f"{self.settings.base_url}{path}"
         events = self._link.client.stream(url, body, tokens=given.size + max_tokens)
         told: dict[str, Any] = {}
-        started = time.perf_counter()
+        said, failed, started = "", False, time.perf_counter()
         try:
             pieces = self._link.loop.iterate(events)
-            yield from answers.shown(pieces, self.offer.api, how.stop, told)
-        except Refused as error:
-            raise PromptError(error.what, index=0, where="prompt 1") from None
+            for piece in answers.shown(pieces, self.offer.api, how.stop, told):
+                said += piece
+                yield piece
+            self._link.whole(given, told)
+        except EndpointError as error:
+            failed = True
+            raise self._link.blamed(0, error) from None
         finally:
-            self._link.count(told, given, paid=True)
+            if said or not failed:
+                self._link.count(told, given, self._link.own_count(said))
             self._link.took(time.perf_counter() - started)
 
     # -- scoring ----------------------------------------------------------------------------------

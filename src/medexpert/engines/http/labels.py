@@ -109,7 +109,7 @@ class Labels:
 
     async def _force(self, given: Given, choice: str) -> float:
         """The choice's tokens one after the other, each behind those before it."""
-        whole = requests.given(given.text + choice, self.offer, self.tokenizer).prompt
+        whole: Any = requests.given(given.text + choice, self.offer, self.tokenizer).prompt
         if not isinstance(whole, list) or not isinstance(given.prompt, list):
             raise BadAnswer("the endpoint takes no token ids")
         size = len(given.prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -9,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from medexpert.engines.base import PromptError, Usage
+from medexpert.engines.base import Completion, PromptError, Usage
 from medexpert.engines.http import requests
 from medexpert.engines.http.answers import usage_of
 from medexpert.engines.http.cache import ResponseCache
-from medexpert.engines.http.client import BadAnswer, Client, Refused
+from medexpert.engines.http.client import BadAnswer, Client, EndpointError, Refused
 from medexpert.engines.http.loop import Loop, together
 from medexpert.engines.http.requests import Given, Offer
 from medexpert.engines.http.settings import HttpSettings
@@ -21,6 +22,8 @@ from medexpert.engines.tokenizer import Tokenizer
 
 Value = TypeVar("Value")
 Job = Callable[[], Coroutine[Any, Any, Value]]
+PROMPTS = frozenset({400, 413, 422})
+"""Refusals that are about what was sent; any other (no money left, no such model) ends the work."""
 
 
 class Link:
@@ -41,7 +44,7 @@ class Link:
         if settings.cache:
             folder = Path(settings.cache).expanduser()
             self.cache = ResponseCache(folder, address=self.url, model=offer.model)
-        self.usage = Usage()
+        self.usage, self._counting = Usage(), threading.Lock()
         self.notes: Counter[str] = Counter()
 
     def run(self, jobs: Sequence[Job[Value]]) -> list[Value]:
@@ -58,19 +61,22 @@ class Link:
 
     def _numbered(self, index: int, job: Job[Value]) -> Job[Value]:
         async def told() -> Value:
-            where = f"prompt {index + 1}"
             try:
                 return await job()
-            except Refused as error:
-                what, allowed = error.what, ""
-                if error.too_long:
-                    what = f"it does not fit the context of {self.offer.model} ({error.words})"
-                    allowed = f"{self.offer.context} tokens" if self.offer.context else ""
-                raise PromptError(what, index=index, where=where, allowed=allowed) from None
-            except BadAnswer as error:
-                raise PromptError(error.what, index=index, where=where) from None
+            except (Refused, BadAnswer) as error:
+                raise self.blamed(index, error) from None
 
         return told
+
+    def blamed(self, index: int, error: EndpointError) -> EndpointError | PromptError:
+        """The error as a fault of prompt `index`, where it is one."""
+        what, allowed = error.what, ""
+        if isinstance(error, Refused) and error.too_long:
+            what = f"it does not fit the context of {self.offer.model} ({error.words})"
+            allowed = f"{self.offer.context} tokens" if self.offer.context else ""
+        elif not isinstance(error, BadAnswer) and error.status not in PROMPTS:
+            return error
+        return PromptError(what, index=index, where=f"prompt {index + 1}", allowed=allowed)
 
     async def request(
         self, path: str, body: dict[str, Any], given: Given, room: int, read: Callable[[Any], Value]
@@ -80,17 +86,17 @@ class Link:
         kept = self.cache.get(path, body) if self.cache is not None else None
         if kept is not None:
             value = read(kept)
-            self.count(kept, given, paid=False)
+            self.count(kept, given, _written(value), paid=False)
             return value
         answer = await self.client.ask(f"{self.url}{path}", body, tokens=given.size + room)
-        self._whole(given, answer)
+        self.whole(given, answer)
         value = read(answer)
         if self.cache is not None:
             self.cache.put(path, body, answer)
-        self.count(answer, given, paid=True)
+        self.count(answer, given, _written(value))
         return value
 
-    def _whole(self, given: Given, answer: Any) -> None:
+    def whole(self, given: Given, answer: Any) -> None:
         """Raises BadAnswer when the endpoint read less than the prompt holds."""
         read = usage_of(answer)[0]
         if self.settings.cut_check == "on" and 0 <= read < given.least:
@@ -100,25 +106,29 @@ class Link:
                 where=self.url,
             )
 
-    def count(self, answer: Any, given: Given, *, paid: bool) -> None:
-        """Add an answer to the account."""
+    def count(self, answer: Any, given: Given, written: int, *, paid: bool = True) -> None:
+        """Add an answer to the account; `written` tokens where it does not tell its own."""
         prompt, cached, generated = usage_of(answer)
         if prompt < 0 or generated < 0:
             self.notes["answers without usage, counted here"] += 1
-            prompt, generated = given.size, max(0, generated)
-        old = self.usage
-        self.usage = replace(
-            old,
-            calls=old.calls + 1,
-            prompt_tokens=old.prompt_tokens + prompt,
-            prefilled_tokens=old.prefilled_tokens + (prompt - cached) * paid,
-            generated_tokens=old.generated_tokens + generated,
-            cost=old.cost + self.settings.cost(prompt, cached, generated) * paid,
+            prompt = given.size if prompt < 0 else prompt
+            generated = written if generated < 0 else generated
+        self._add(
+            calls=1,
+            prompt_tokens=prompt,
+            prefilled_tokens=(prompt - cached) * paid,
+            generated_tokens=generated,
+            cost=self.settings.cost(prompt, cached, generated) * paid,
         )
 
     def took(self, seconds: float) -> None:
         """Add time to the account."""
-        self.usage = replace(self.usage, seconds=self.usage.seconds + seconds)
+        self._add(seconds=seconds)
+
+    def _add(self, **more: float) -> None:
+        with self._counting:  # answers are counted in the loop's thread, time in the caller's
+            old: dict[str, Any] = vars(self.usage)
+            self.usage = replace(self.usage, **{name: old[name] + more[name] for name in more})
 
     def own_count(self, text: str) -> int:
         """Tokens of a text by the tokenizer given, else an estimate."""
@@ -137,3 +147,8 @@ class Link:
                 index=index, where=where, allowed=f"{context} tokens",
             )  # fmt: skip
         return made
+
+
+def _written(value: Any) -> int:
+    """Tokens written for a value by our own count; a score asks for one."""
+    return value.tokens if isinstance(value, Completion) else 1

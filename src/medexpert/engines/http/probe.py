@@ -52,7 +52,8 @@ class Probe:
         entry = await self._find_model()
         kind = await self._kind(entry)
         meta = entry.get("meta") if isinstance(entry.get("meta"), dict) else {}
-        told = entry.get("max_model_len") or (meta or {}).get("n_ctx") or 0
+        told = entry.get("max_model_len") or (meta or {}).get("n_ctx")
+        told = told if isinstance(told, int) else 0
         api = await self._find_api()
         ids, adds_start = await self._find_ids(api)
         labels = await self._find_labels(api, ids)
@@ -61,7 +62,7 @@ class Probe:
             if not echo and await self._offers(way, api):
                 echo = way
         return Offer(
-            kind=kind, model=self.model, context=self.settings.context or int(told), api=api,
+            kind=kind, model=self.model, context=self.settings.context or told, api=api,
             labels=labels, echo=echo, ids=ids, adds_start=adds_start, limit=self.limit,
             counter=await self._find_counter(), tried=dict(self.tried),
         )  # fmt: skip
@@ -80,9 +81,8 @@ class Probe:
                 raise
             self.tried["models"], answer = f"not told ({error.status})", None
         rows = answer.get("data") if isinstance(answer, dict) else None
-        entries = {
-            str(row["id"]): row for row in rows or () if isinstance(row, dict) and row.get("id")
-        }
+        rows = rows if isinstance(rows, list) else []
+        entries = {str(row["id"]): row for row in rows if isinstance(row, dict) and row.get("id")}
         if not entries:
             self.tried.setdefault("models", "not told")
             if not self.model:
@@ -238,6 +238,9 @@ class Probe:
             return False, False
         plain, whole = len(tokenizer.more(PROMPT)), len(tokenizer.start(PROMPT))
         read = usage_of(await self._completion({}))[0]
+        if read < 0:
+            self.tried["token ids"] = "its answers do not tell how many tokens it read"
+            return False, whole > plain
         if read not in (plain, whole):
             raise UserError(
                 f"the endpoint reads {read} tokens where the tokenizer {self.settings.tokenizer}"

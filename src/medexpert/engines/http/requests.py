@@ -132,19 +132,18 @@ def seeds(prompts: Sequence[str], seed: int) -> list[int]:
     return made
 
 
-def _base(prompt: Given, offer: Offer) -> Body:
+def _base(prompt: Any, offer: Offer) -> Body:
     name = "messages" if offer.api == "chat" else "prompt"
-    return {"model": offer.model, name: prompt.prompt}
+    return {"model": offer.model, name: prompt, **NEUTRAL.get(offer.kind.split(" ")[0], {})}
 
 
 def generation(prompt: Given, how: Decoding, seed: int, offer: Offer) -> tuple[str, Body]:
     """(path, body) that asks for text. A greedy request has no seed: all its repeats are one."""
     body = {
-        **_base(prompt, offer),
+        **_base(prompt.prompt, offer),
         offer.limit: how.max_tokens,
         "temperature": how.temperature,
         "top_p": how.top_p,
-        **NEUTRAL.get(offer.kind.split(" ")[0], {}),
     }
     if how.stop:
         body["stop"] = list(how.stop)
@@ -158,27 +157,27 @@ def echo(prompt: Given, offer: Offer) -> tuple[str, Body]:
     not every server takes 0."""
     told = {"echo": True, "logprobs": 1} if offer.echo == "echo" else {"prompt_logprobs": 0}
     return TEXTS[offer.api], {
-        **_base(prompt, offer), "max_tokens": 1, "temperature": 0.0, **told,
+        **_base(prompt.prompt, offer), "max_tokens": 1, "temperature": 0.0, **told,
     }  # fmt: skip
 
 
 def forced(ids: list[int], token: int, offer: Offer) -> tuple[str, Body]:
     """(path, body) that allows one token behind token ids and asks for its log-probability."""
-    return TEXTS[offer.api], {"model": offer.model, "prompt": ids, **forced_fields(token)}
+    return TEXTS[offer.api], {**_base(ids, offer), **forced_fields(token)}
 
 
 def chosen(prompt: Given, choices: Sequence[str], offer: Offer) -> tuple[str, Body]:
     """(path, body) that makes the answer one of the choices."""
     room = max(len(choice.encode()) for choice in choices) + 4
     return TEXTS[offer.api], {
-        **_base(prompt, offer), offer.limit: room, **chosen_fields(choices),
+        **_base(prompt.prompt, offer), offer.limit: room, **chosen_fields(choices),
     }  # fmt: skip
 
 
 def top(prompt: Given, count: int, offer: Offer) -> tuple[str, Body]:
     """(path, body) that asks for the most likely first tokens."""
     return TEXTS[offer.api], {
-        **_base(prompt, offer), offer.limit: 1, **top_fields(offer.api, count),
+        **_base(prompt.prompt, offer), offer.limit: 1, **top_fields(offer.api, count),
     }  # fmt: skip
 
 
