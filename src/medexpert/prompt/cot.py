@@ -58,7 +58,7 @@ class Cot:
     @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, ANSWER))
+        return versioned(2, (REASON, ANSWER))
 
     def predict(
         self,

@@ -44,7 +44,7 @@ class EnsembleRefinement:
     @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, REFINE, ANSWER))
+        return versioned(2, (REASON, REFINE, ANSWER))
 
     def predict(
         self,

@@ -42,7 +42,7 @@ class SelfConsistency:
     @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, ANSWER))
+        return versioned(2, (REASON, ANSWER))
 
     def predict(
         self,
