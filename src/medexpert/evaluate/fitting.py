@@ -17,14 +17,13 @@ from scipy.optimize import minimize
 
 from medexpert import manifest
 from medexpert.evaluate.resume import HEADER, read_predictions
+from medexpert.prompt.asking import LOWEST
 from medexpert.records import Prediction, UserError
 
 Floats = NDArray[np.float64]
 FEATURES = ("ptrue", "verify", "direct")
 FEWEST = 20
 """Fewer questions cannot tell three weights."""
-LOWEST = -1e3
-"""In place of minus infinity: a label without any probability."""
 
 
 def fit_weights(features: Sequence[Floats], gold: Sequence[int], *, l2: float = 1.0) -> Floats:

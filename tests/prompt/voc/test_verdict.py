@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -105,6 +107,28 @@ def test_pmi_subtracts_what_the_labels_get_without_the_evidence(walking: Questio
     )
     with pytest.raises(UserError, match="question 1: voc leaves the context out, and there is non"):
         list(Voc(pmi=True).predict([walking], scripted(), protocol="question-only", seed=0))
+
+
+def test_labels_without_a_probability_are_the_least_likely_and_no_nan(walking: Question) -> None:
+    """As endpoints that list a few tokens, or answer one of the labels, tell them."""
+
+    def decides(prompt: str, labels: Sequence[str]) -> list[float]:
+        if "Proposed answer" in prompt:
+            return [0.0, -math.inf] if "answer: maybe" in prompt else [-math.inf, 0.0]
+        if "at most one is right" not in prompt:
+            return [0.0, -math.inf, -math.inf]
+        found = " yes" if "right.\n[yes]" in prompt else " no"
+        return [0.0 if label == found else -math.inf for label in labels]
+
+    engine = ScriptedEngine({hypothesise(c): text for c, text in REASONS.items()}, decides)
+    assert asked(Voc(), walking, engine).probabilities == pytest.approx(
+        {"yes": 0.0, "no": 1.0, "maybe": 0.0}
+    )
+    assert asked(Voc(mode="ptrue"), walking, engine).choice == "maybe"
+    found = asked(Voc(mode="likelihood", w_direct=0.0), walking, engine)
+    assert all(math.isfinite(v) for row in found.trace["features"].values() for v in row.values())
+    with pytest.raises(UserError, match="question 1: a label has no probability without the evi"):
+        asked(Voc(pmi=True), walking, engine)
 
 
 def test_top2_contests_the_direct_two_and_keeps_the_rest(walking: Question) -> None:

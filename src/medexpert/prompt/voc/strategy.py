@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medexpert.engines.base import NoLogprobs
 from medexpert.prompt import template
 from medexpert.prompt.asking import (
+    LOWEST,
     TEMPLATES,
     decided,
     direct_prompt,
@@ -253,7 +254,9 @@ class _Run:
     @staticmethod
     def _features(case: Case) -> dict[str, dict[str, float]]:
         """Each a log-softmax over the contested choices."""
-        direct = log_softmax([case.direct[c] for c in case.contested])
+        direct = [
+            max(value, LOWEST) for value in log_softmax([case.direct[c] for c in case.contested])
+        ]
         return {
             "ptrue": case.ptrue,
             "verify": verdict.average(case),

@@ -17,7 +17,7 @@ from itertools import permutations
 from typing import Any
 
 from medexpert.engines.base import NoLogprobs
-from medexpert.prompt.asking import Scored, best, log_softmax
+from medexpert.prompt.asking import LOWEST, Scored, best, log_softmax
 from medexpert.prompt.voc.case import Case, Desk
 from medexpert.records import NO_ANSWER, UserError
 
@@ -92,7 +92,10 @@ def _sides(case: Case, draw: int, order: Sequence[str]) -> list[tuple[str, str]]
 def verify(
     desk: Desk, cases: Sequence[Case], which: str, *, blind: bool = False, pmi: bool = False
 ) -> None:
-    """Fill `passes`. `blind` shows no evidence; `pmi` subtracts what that gives."""
+    """Fill `passes`. `blind` shows no evidence; `pmi` subtracts what that gives.
+
+    Raises UserError where there is nothing to subtract: a label without any probability.
+    """
     todo = [(case, draw, order) for case in cases for draw, order in plan(case, which)]
 
     def scores(hidden: bool) -> list[dict[str, float]]:
@@ -112,6 +115,12 @@ def verify(
     seen = scores(blind)
     priors = scores(True) if pmi else [{} for _ in todo]
     for (case, draw, order), row, prior in zip(todo, seen, priors, strict=True):
+        if -math.inf in prior.values():
+            raise UserError(
+                "a label has no probability without the evidence, which pmi subtracts",
+                where=f"question {case.question.id}",
+                allowed="pmi=false, or an engine that scores every label",
+            )
         net = {choice: value - prior.get(choice, 0.0) for choice, value in row.items()}
         normal = dict(zip(net, log_softmax(list(net.values())), strict=True))
         case.passes.append(Pass(draw, order, normal, prior))
@@ -124,7 +133,7 @@ def average(case: Case) -> dict[str, float]:
         by_draw.setdefault(one.draw, []).append(one)
     shares = []
     for rows in by_draw.values():
-        means = [sum(r.logprobs[c] for r in rows) / len(rows) for c in case.contested]
+        means = [sum(max(r.logprobs[c], LOWEST) for r in rows) / len(rows) for c in case.contested]
         shares.append([math.exp(value) for value in log_softmax(means)])
     totals = [math.log(max(math.fsum(column), 1e-300)) for column in zip(*shares, strict=True)]
     return dict(zip(case.contested, log_softmax(totals), strict=True))
@@ -197,7 +206,7 @@ def ptrue(desk: Desk, cases: Sequence[Case], *, blind: bool) -> None:
     ]  # fmt: skip
     margins: dict[tuple[Case, str], list[float]] = {}
     for (case, choice, _), (yes, no) in zip(todo, desk.ledger.score(asked), strict=True):
-        margins.setdefault((case, choice), []).append(yes - no)
+        margins.setdefault((case, choice), []).append(max(yes, LOWEST) - max(no, LOWEST))
     for case in cases:
         rows = [margins[case, choice] for choice in case.contested]
         means = [math.fsum(row) / len(row) for row in rows]
