@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOWEST", "PROTOCOLS", "TEMPLATES", "VERDICTS", "Scored", "Strategy", "best", "complete",
-    "decided", "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score", "versioned",
+    "decided", "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score",
+    "versioned",
 ]  # fmt: skip
 
 PROTOCOLS = ("reasoning-required", "question-only", "reasoning-free")

@@ -160,6 +160,14 @@ def test_generated_verdict_is_the_vote_of_parsed_checks(walking: Question) -> No
     assert verdict["checks"][0]["text"] == "no: fine.\nFinal answer: no"
 
 
+def test_a_check_ends_where_the_model_invents_another_item(walking: Question) -> None:
+    more = "Final answer: no\n{}: Does rest help?\nFinal answer: yes"
+    engine = scripted(said(*map(more.format, ("Question", "Abstract", "Context"))))
+    found = asked(Voc(verdict="generated"), walking, engine)
+    assert found.trace["verdict"]["votes"] == {"no": 3}
+    assert found.choice == "no"
+
+
 @pytest.mark.parametrize(
     ("texts", "votes", "choice"),
     [

@@ -109,7 +109,8 @@ class Voc:
     @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(2, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
+        own = 3 if self.verdict == "generated" or self.k > 1 else 2  # 3: how texts are read
+        return versioned(own, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
 
     def predict(
         self,

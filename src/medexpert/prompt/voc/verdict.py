@@ -18,6 +18,7 @@ from typing import Any
 
 from medexpert.engines.base import NoLogprobs
 from medexpert.prompt.asking import LOWEST, Scored, best, log_softmax
+from medexpert.prompt.reasoning import completed
 from medexpert.prompt.voc.case import Case, Desk
 from medexpert.records import NO_ANSWER, UserError
 
@@ -155,7 +156,8 @@ def check(desk: Desk, cases: Sequence[Case], which: str, *, blind: bool, max_tok
         desk.asked(case, "voc.check", rationales=_sides(case, draw, order), **hidden)
         for case, draw, order in todo
     ]
-    made = desk.ledger.complete(prompts, max_tokens=max_tokens)
+    asked = [case.question for case, _, _ in todo]
+    made = completed(asked, prompts, desk.ledger, max_tokens=max_tokens)
     found: dict[Case, list[Check]] = {case: [] for case in cases}
     for (case, draw, order), completion in zip(todo, made, strict=True):
         choice = case.named.read(completion.text)
