@@ -107,6 +107,11 @@ class Voc:
         return {"ptrue": self.w_ptrue, "verify": self.w_verify, "direct": self.w_direct}
 
     @property
+    def borrows(self) -> bool:
+        """Whether an answer may depend on other questions that are asked (`lenders`)."""
+        return self.control == "foreign"
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
         own = 3 if self.verdict == "generated" or self.k > 1 else 2  # 3: how texts are read
@@ -120,13 +125,15 @@ class Voc:
         protocol: str,
         seed: int,
         examples: Sequence[Question] = (),
+        lenders: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
         """See `asking.Strategy`. `seed` draws samples, worked items and controls.
 
-        The control `foreign` takes another question's explanations from `examples`, else from
-        `questions`: only with examples is a resumed run the same as an unbroken one.
+        The control `foreign` takes another question's explanations from `examples`, and where none
+        of them fits from `lenders`, the `questions` unless given: whoever asks for the rest of a
+        set gives the whole set, so that the answers are those of an unbroken run.
         """
-        run = _Run(self, engine, protocol, seed, tuple(examples), tuple(questions))
+        run = _Run(self, engine, protocol, seed, tuple(examples), tuple(lenders or questions))
         for group in in_batches(questions, self.batch):
             try:
                 yield from run.answers(group)
@@ -147,13 +154,13 @@ class _Run:
         protocol: str,
         seed: int,
         examples: tuple[Question, ...],
-        questions: tuple[Question, ...],
+        lenders: tuple[Question, ...],
     ) -> None:
         self.voc, self.protocol, self.seed = voc, protocol, seed
         self.engine = engine
         chat = engine.chat if voc.form == "chat" else ChatFormat("", *engine.chat[1:])
         self.desk = Desk(Ledger(engine, seed=seed), chat)
-        self.donors = examples or questions
+        self.donors = (examples, lenders)
         self.worked = Worked(examples, seed=seed, open_case=self._case)
         self.blind = voc.control == "no-context"
 
