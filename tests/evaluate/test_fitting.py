@@ -79,11 +79,12 @@ def test_refused() -> None:
         fit([Prediction("7", "yes", "no")], split="dev-0")
 
 
-def folder(path: Path, split: str) -> Path:
+def folder(path: Path, split: str, **header: str) -> Path:
     path.mkdir()
-    manifest.write_json(path / "run.json", {"split": split})
+    manifest.write_json(path / "run.json", {"split": split, "model": "one", **header})
     lines = [to_json(row) + "\n" for row in made(30, (1, 1, 1))]
     (path / "predictions.jsonl").write_text("".join(lines))
+    manifest.write_manifest(path, key="k", files=[path / "predictions.jsonl"], facts={})
     return path
 
 
@@ -92,5 +93,18 @@ def test_folders_tell_their_split(tmp_path: Path) -> None:
     assert fit_folders([dev]) == fit(made(30, (1, 1, 1)), split="dev-0")
     with pytest.raises(UserError, match=r"b: weights are never fitted on split 'test'"):
         fit_folders([dev, folder(tmp_path / "b", "test")])
-    with pytest.raises(UserError, match="no evaluation here"):
+    with pytest.raises(UserError, match="no finished evaluation here"):
         fit_folders([tmp_path])
+
+
+def test_folders_are_finished_and_of_one_model(tmp_path: Path) -> None:
+    dev = folder(tmp_path / "a", "dev-0")
+    with pytest.raises(UserError, match=r"b: model other; allowed: one"):
+        fit_folders([dev, folder(tmp_path / "b", "dev-1", model="other")])
+    with pytest.raises(UserError, match=r"c: strategy voc-likelihood:k=3; allowed: None"):
+        fit_folders([dev, folder(tmp_path / "c", "dev-1", strategy="voc-likelihood:k=3")])
+    with pytest.raises(UserError, match="a: the same evaluation twice"):
+        fit_folders([dev, dev])
+    (dev / "manifest.json").unlink()
+    with pytest.raises(UserError, match="a: no finished evaluation here"):
+        fit_folders([dev])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ Floats = NDArray[np.float64]
 FEATURES = ("ptrue", "verify", "direct")
 FEWEST = 20
 """Fewer questions cannot tell three weights."""
+ALIKE = ("model", "task", "task_version", "protocol", "strategy")
+"""What evaluations must have in common to be fitted together."""
 
 
 def fit_weights(features: Sequence[Floats], gold: Sequence[int], *, l2: float = 1.0) -> Floats:
@@ -85,14 +88,26 @@ def fit(predictions: Sequence[Prediction], *, split: str) -> str:
 
 
 def fit_folders(folders: Sequence[Path]) -> str:
-    """:func:`fit` on finished evaluations, whose split their own header tells."""
+    """:func:`fit` on finished evaluations, whose split their own header tells.
+
+    Raises UserError for an unfinished one, one given twice, and those of another model, task,
+    protocol or strategy than the first: no weights are right for both.
+    """
     found: list[Prediction] = []
-    for folder in folders:
-        header = folder / HEADER
-        if not header.is_file():
-            raise UserError("no evaluation here", where=str(folder))
-        split = str(manifest.read_json(header).get("split", ""))
-        _check_split(split, where=str(folder))
+    first: dict[str, Any] = {}
+    for number, folder in enumerate(folders):
+        if not (folder / manifest.MANIFEST).is_file():
+            raise UserError("no finished evaluation here", where=str(folder))
+        if folder.resolve() in [other.resolve() for other in folders[:number]]:
+            raise UserError("the same evaluation twice", where=str(folder))
+        header = manifest.read_json(folder / HEADER)
+        _check_split(str(header.get("split", "")), where=str(folder))
+        first = first or header
+        for name in ALIKE:
+            if header.get(name) != first.get(name):
+                raise UserError(
+                    f"{name} {header.get(name)}", where=str(folder), allowed=f"{first.get(name)}"
+                )
         found += read_predictions(folder)
     return fit(found, split="dev")
 
