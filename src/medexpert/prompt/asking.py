@@ -47,6 +47,11 @@ class Strategy(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed may give other answers; if not, one seed is all there is to ask."""
+        ...
+
     def predict(
         self,
         questions: Sequence[Question],

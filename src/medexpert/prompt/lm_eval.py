@@ -46,6 +46,11 @@ class LmEval:
             raise unknown_name(f"format of {self.name.partition(':')[0]}", self.format, FORMATS)
 
     @property
+    def seeded(self) -> bool:
+        """Nothing is drawn."""
+        return False
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
         return versioned(1, ["pubmedqa.lm_eval", *(f"lm_eval.{name}" for name in FORMATS[1:])])

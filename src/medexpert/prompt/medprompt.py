@@ -60,6 +60,11 @@ class Medprompt:
             )
 
     @property
+    def seeded(self) -> bool:
+        """Orders are drawn."""
+        return True
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
         return versioned(2, (REASON, ANSWER))

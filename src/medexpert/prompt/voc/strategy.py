@@ -107,6 +107,11 @@ class Voc:
         return {"ptrue": self.w_ptrue, "verify": self.w_verify, "direct": self.w_direct}
 
     @property
+    def seeded(self) -> bool:
+        """Samples, worked items and two of the controls are drawn."""
+        return self.k > 1 or self.shots > 0 or self.control in ("foreign", "shuffled")
+
+    @property
     def borrows(self) -> bool:
         """Whether an answer may depend on other questions that are asked (`lenders`)."""
         return self.control == "foreign"
