@@ -178,14 +178,31 @@ def construct(
         "limit": limit,
         "seed": seed,
     }
-    return resume.run(
-        resume.Job(out, made_from, block, pairs=kind == "voc"),
+    job = resume.Job(out, made_from, block, pairs=kind == "voc")
+    made = resume.run(
+        job,
         lambda: _items(kind, inputs, settings, seed, limit),
         work,
         facts={"inputs": files, "teacher": {"name": teacher.name, **dict(engine.facts())}},
         late=late,
         say=say,
     )
+    if kind == "voc" and (labelled := _of_labelled_set(job.files[:-1])):
+        say(
+            f"{labelled} of {made['counts']['kept']} records are made from PubMedQA's labelled set:"
+            " a recipe whose quarantine holds pubmedqa drops them (docs/construct.md)"
+        )
+    return made
+
+
+def _of_labelled_set(files: Sequence[Path]) -> int:
+    """Records that name a PMID of PubMedQA's labelled set."""
+    from medexpert.data.quarantine.ids import pmids
+    from medexpert.data.readers.pubmedqa import official_split
+    from medexpert.records import Example, read_jsonl
+
+    listed = official_split().everything()
+    return sum(bool(pmids(row) & listed) for file in files for row in read_jsonl(file, Example))
 
 
 def _check(inputs: Sequence[str | Path], *, limit: int, temperature: float, block: int) -> None:
