@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medexpert.engines.scripted import ScriptedEngine
-from medexpert.prompt import STRATEGIES
+from medexpert.prompt import STRATEGIES, strategies
 from medexpert.prompt.voc import Voc
 from medexpert.prompt.voc.controls import donor, filler, shuffled
 from medexpert.records import Prediction, Question, UserError
@@ -20,7 +20,8 @@ TEXTS = dict(REASONS)
 
 
 def run(name: str, question: Question, engine: ScriptedEngine, **more: object) -> Prediction:
-    (found,) = STRATEGIES[name].predict([question], engine, protocol=REQUIRED, seed=0, **more)  # type: ignore[arg-type]
+    how = strategies.get(f"{name}:permutations=cyclic")
+    (found,) = how.predict([question], engine, protocol=REQUIRED, seed=0, **more)  # type: ignore[arg-type]
     return found
 
 

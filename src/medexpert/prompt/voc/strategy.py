@@ -43,10 +43,10 @@ class Voc:
     `mode` verify: by the verify passes; ptrue: by P(true) of each choice with its explanation;
     likelihood: by the sum of `w_ptrue`, `w_verify`, `w_direct` times the three log-softmaxed
     features (weights: `evaluate.fitting`). `verdict` scored or generated (a written check, parsed).
-    `k` explanations a choice, `permutations` 1, cyclic or all orders of them, `top2` contests the
-    direct prompt's two best, `pmi` subtracts the verify score without the evidence. `shots` worked
-    items, `pick` fixed or nearest. `contradictions` adds a note against every choice. `form` plain
-    asks a chat model in plain text too. `control`: see `controls`.
+    `k` explanations a choice, `permutations` 1 (the given one), cyclic or all orders of them,
+    `top2` contests the direct prompt's two best, `pmi` subtracts the verify score without the
+    evidence. `shots` worked items, `pick` fixed or nearest. `contradictions` adds a note against
+    every choice. `form` plain asks a chat model in plain text too. `control`: see `controls`.
 
     Trace, beside the ledger's: protocol · labels {choice: label} · rationales {choice: first
     explanation shown: text, tokens, finish, dropped} · draws (k > 1) {choice: [all of them]} ·
@@ -60,7 +60,7 @@ class Voc:
     mode: str = "verify"
     verdict: str = "scored"
     k: int = 1
-    permutations: str = "cyclic"
+    permutations: str = "1"
     top2: bool = False
     pmi: bool = False
     w_ptrue: float = 1 / 3
@@ -119,8 +119,7 @@ class Voc:
     @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        own = 3 if self.verdict == "generated" or self.k > 1 else 2  # 3: how texts are read
-        return versioned(own, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
+        return versioned(3, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
 
     def predict(
         self,

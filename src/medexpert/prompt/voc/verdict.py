@@ -1,10 +1,10 @@
-"""Steps 2 and 3: the explanations side by side in several orders, and the verdict read from them.
+"""Steps 2 and 3: the explanations side by side, in one order or several, and the verdict from them.
 
 Scored: ln p of the labels behind `Final answer:`, averaged over the orders of a draw label by label
-(a choice meets every place, so that no place is favoured), then the probabilities averaged over the
-draws. Generated: the model writes what is wrong with each explanation and a final answer, which is
-parsed; passes vote. There are max(draws, orders) passes: pass i shows draw i and order i, each
-counted round.
+(in cyclic orders a choice meets every place, so that no place is favoured), then the probabilities
+averaged over the draws. Generated: the model writes what is wrong with each explanation and a final
+answer, which is parsed; passes vote. There are max(draws, orders) passes: pass i shows draw i and
+order i, each counted round.
 """
 
 from __future__ import annotations
