@@ -292,6 +292,24 @@ def test_duration(seconds: float, text: str) -> None:
     assert run._duration(seconds) == text
 
 
+def test_texts_that_name_no_choice_are_counted_where_something_else_decides(tmp_path: Path) -> None:
+    def says(prompt: str) -> str:
+        return "Final answer: no" if crc32(prompt.encode()) % 2 else "It is hard to say."
+
+    result = run.evaluate(
+        ScriptedEngine(says, lambda prompt, choices: [-1.0, -2.0, -3.0]), task_named("trialgen"),
+        data=tmp_path, strategy="voc:verdict=generated", protocol="reasoning-required", limit=20,
+        out=tmp_path / "e", key="k", progress=lambda line: None,
+    )  # fmt: skip
+    assert result["unparsed"] == 0
+    assert set(result["texts"]) == {"ok", "unparsed"}
+    assert sum(result["texts"].values()) == 20
+    assert result["decided_by"] == {
+        "generated": result["texts"]["ok"], "scored": result["texts"]["unparsed"],
+    }  # fmt: skip
+    assert result["histogram"]["no"] == result["texts"]["ok"]
+
+
 @pytest.mark.parametrize("strategy", ["direct", "voc", "voc-likelihood"])
 def test_real_strategies_on_trialgen(strategy: str, tmp_path: Path) -> None:
     """The declared pieces fit: the shipped strategies, a scripted engine, a shipped task."""
