@@ -95,6 +95,23 @@ def test_from_the_published_file(tmp_path: Path, labelled: Path) -> None:
     assert any("14/14 items" in line and "/s" in line and "left" in line for line in said)
 
 
+def test_records_of_the_labelled_set_are_counted_aloud(tmp_path: Path, labelled: Path) -> None:
+    said: list[str] = []
+    build(labelled, tmp_path / "none.jsonl", said.append)
+    assert not any("quarantine" in line for line in said)
+    rows = {str(99000000 + k): row(k, GOLD[k % 3]) for k in range(6)}
+    rows[official_split().folds[2][0]] = row(6, "yes")
+    labelled.write_text(json.dumps(rows, indent=1))
+    for _ in range(2):  # also when it is finished already
+        said.clear()
+        build(labelled, tmp_path / "some.jsonl", said.append)
+        records = [*lines(tmp_path / "some.jsonl"), *lines(tmp_path / "some.pairs.jsonl")]
+        own = sum(r["ids"]["pmid"] == official_split().folds[2][0] for r in records)
+        assert own > 4
+        told = f"{own} of {len(records)} records are made from PubMedQA's labelled set: a recipe"
+        assert said[-1].startswith(told)
+
+
 def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Path) -> None:
     engine = ScriptedEngine(says)
     build(labelled, tmp_path / "voc.jsonl", engine=engine)

@@ -13,6 +13,8 @@ from medexpert.__main__ import main
 from medexpert.evaluate_verbs import listed, measure_memorisation, numbers
 from medexpert.records import UserError
 
+SAMPLED = "self_consistency:k=1:max_tokens=2"
+
 
 def rows(path: Path, n: int = 6) -> Path:
     made = [
@@ -27,25 +29,28 @@ def rows(path: Path, n: int = 6) -> Path:
 def test_a_grid_of_tasks_and_seeds(base_model: Path, tmp_path: Path, capsys: Any) -> None:
     mine = rows(tmp_path / "my rows.jsonl")
     command = ["evaluate", "--model", str(base_model), "--tasks", f"trialgen,file:{mine}",
-               "--strategies", "direct,direct:batch=2", "--seeds", "0,1", "--limit", "5",
+               "--strategies", f"direct,{SAMPLED}", "--seeds", "0,1", "--limit", "5",
                "--data", str(tmp_path), "--out", str(tmp_path / "out")]  # fmt: skip
     assert main(command) == 0
     told = capsys.readouterr()
-    assert told.out.count("mean of 2") == 4
-    assert "8 of 8: " in told.err
+    assert told.out.count("mean of 2") == 2
+    assert "6 of 6: " in told.err
     assert told.err.count("opening ") == 1
     cells = json.loads((tmp_path / "out" / "summary.json").read_text())["cells"]
-    assert len(cells) == 8
-    result = json.loads((tmp_path / "out" / cells[2]["folder"] / "result.json").read_text())
-    assert cells[2]["folder"] == "trialgen/direct+batch=2/seed-0"
-    assert result["strategy"] == "direct:batch=2"
+    # No seed changes what `direct` says: it is asked once.
+    assert [(c["strategy"], c["seed"]) for c in cells] == 2 * [
+        ("direct", 0), (SAMPLED, 0), (SAMPLED, 1),
+    ]  # fmt: skip
+    result = json.loads((tmp_path / "out" / cells[1]["folder"] / "result.json").read_text())
+    assert cells[1]["folder"] == "trialgen/self_consistency+k=1+max_tokens=2/seed-0"
+    assert result["strategy"] == SAMPLED
     assert result["usage"]["questions"] == 5
     assert result["per_question"]["calls"] == 1
     # Seed 1 asks what seed 0 asked: nothing of it is reused, so it costs the same.
-    costs = [cell["result"]["per_question"] for cell in cells[:2]]
+    costs = [cell["result"]["per_question"] for cell in cells[1:3]]
     assert costs[0]["prefilled_tokens"] == costs[1]["prefilled_tokens"] > 10
     assert main(command) == 0
-    assert capsys.readouterr().err.count("complete, nothing to do") == 8
+    assert capsys.readouterr().err.count("complete, nothing to do") == 6
 
 
 def test_cheap_mistakes_come_before_the_model(tmp_path: Path, capsys: Any) -> None:

@@ -55,16 +55,16 @@ WALKING = Sample(
 
 def test_verdict_words(tmp_path: Path) -> None:
     found, seen = asked("yes: over-claims.\nFinal answer: no", WALKING, tmp_path)
-    assert len(seen) == 6  # three explanations, three checks
+    assert len(seen) == 4  # three explanations, a check
     assert all(p.startswith("Abstract: Walkers improved.\nQuestion: Does walking") for p in seen)
     assert found.scores["choice"].value == "C"  # correct
     assert found.output.completion == "ANSWER: B"
-    assert found.metadata["voc"]["trace"]["parse"] == ["ok"] * 3
+    assert found.metadata["voc"]["trace"]["parse"] == ["ok"]
 
 
 def test_letters(tmp_path: Path) -> None:
     sample = Sample(input="Which drug?", choices=["aspirin", "heparin"], target="A")
-    found, seen = asked("Final answer: B", sample, tmp_path, permutations="1")
+    found, seen = asked("Final answer: B", sample, tmp_path)
     assert len(seen) == 3
     assert "A. aspirin\nB. heparin\n" in seen[0]
     assert found.scores["choice"].value == "I"  # incorrect

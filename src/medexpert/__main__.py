@@ -193,7 +193,9 @@ def ask(
     ] = "smollm2-135m-instruct",
     context: Annotated[str, typer.Option(help="text to read, or @FILE")] = "",
     choices: Annotated[str, typer.Option(help="comma-separated choices")] = "yes,no,maybe",
-    strategy: Annotated[str, typer.Option(help="voc, voc-likelihood or direct")] = "voc",
+    strategy: Annotated[
+        str, typer.Option(help="a strategy (docs/evaluate.md) with its options, as voc:k=3")
+    ] = "voc",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     base_url: BaseUrl = "",

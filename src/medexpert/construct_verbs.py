@@ -178,14 +178,30 @@ def construct(
         "limit": limit,
         "seed": seed,
     }
-    return resume.run(
-        resume.Job(out, made_from, block, pairs=kind == "voc"),
-        lambda: _items(kind, inputs, settings, seed, limit),
-        work,
+    job = resume.Job(out, made_from, block, pairs=kind == "voc")
+    made = resume.run(
+        job, lambda: _items(kind, inputs, settings, seed, limit), work,
         facts={"inputs": files, "teacher": {"name": teacher.name, **dict(engine.facts())}},
-        late=late,
-        say=say,
-    )
+        late=late, say=say,
+    )  # fmt: skip
+    if kind == "voc":
+        _tell_of_labelled_set(job.files[:-1], say)
+    return made
+
+
+def _tell_of_labelled_set(files: Sequence[Path], say: Say) -> None:
+    """How many records name a PMID of PubMedQA's labelled set, where any does."""
+    from medexpert.data.quarantine.ids import pmids
+    from medexpert.data.readers.pubmedqa import official_split
+    from medexpert.records import Example, read_jsonl
+
+    listed = official_split().everything()
+    named = [bool(pmids(row) & listed) for file in files for row in read_jsonl(file, Example)]
+    if any(named):
+        say(
+            f"{sum(named)} of {len(named)} records are made from PubMedQA's labelled set: a recipe"
+            " whose quarantine holds pubmedqa drops them (docs/construct.md)"
+        )
 
 
 def _check(inputs: Sequence[str | Path], *, limit: int, temperature: float, block: int) -> None:

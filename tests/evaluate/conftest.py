@@ -81,6 +81,7 @@ class FakeStrategy:
     """Right with probability `skill`; a share `lost` of its answers names no choice."""
 
     version = 1
+    seeded = True
 
     def __init__(
         self, skill: float = 0.7, lost: float = 0.0, stop_after: int | None = None

@@ -33,6 +33,16 @@ def test_every_cell_has_a_folder_and_a_key_of_its_own(
     assert cells[0].key(MODEL) != cells[0].key(("bfloat16", "weights"))
 
 
+def test_what_no_seed_changes_is_asked_once(fakes: SimpleNamespace, tmp_path: Path) -> None:
+    names = ["direct", "direct:shots=3", "cot", "voc", "voc:k=3", "voc-shuffled", "voc-filler",
+             "lm-eval", "self_consistency", "medprompt"]  # fmt: skip
+    cells = grid.plan([fakes.task()], names, [4, 5], settings(tmp_path))
+    seeds = {name: [cell.seed for cell in cells if cell.strategy == name] for name in names}
+    twice = {name for name in names if seeds[name] == [4, 5]}
+    assert twice == {"direct:shots=3", "voc:k=3", "voc-shuffled", "self_consistency", "medprompt"}
+    assert all(seeds[name] == [4] for name in names if name not in twice)
+
+
 def test_mistakes_are_found_while_planning(
     strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -52,6 +52,10 @@ def test_chinese_is_compared_by_character() -> None:
         ("评分：4", 4), ("Grade: 3. So, grade 3.", 3),
         ("Grade: 5", None), ("Grade: 2 or 3", None), ("Grade: 2. Grade: 3", None), ("", None),
         ("a good answer", None), ("1, 2, 3 or 4", None), ("Grade: 3.5", None), ("34", None),
+        ("Grade: 1-4", None), ("Grade: 1 to 4", None), ("Grade: 1/2/3/4", None),
+        ("Grade: 12, 3", None), ("Grade: 3.5, or 4", None), ("Grade: 2, or 3", None),
+        ("评分：1到4", None), ("Grade: 4, since it is", 4), ("Grade: 4 - complete", 4),
+        ("Grade: 3/4", 3),
     ],
 )  # fmt: skip
 def test_a_grade_is_stated_once_or_not_at_all(reply: str, grade: int | None) -> None:

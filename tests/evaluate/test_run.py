@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -291,6 +292,24 @@ def test_duration(seconds: float, text: str) -> None:
     assert run._duration(seconds) == text
 
 
+def test_texts_that_name_no_choice_are_counted_where_something_else_decides(tmp_path: Path) -> None:
+    def says(prompt: str) -> str:
+        return "Final answer: no" if crc32(prompt.encode()) % 2 else "It is hard to say."
+
+    result = run.evaluate(
+        ScriptedEngine(says, lambda prompt, choices: [-1.0, -2.0, -3.0]), task_named("trialgen"),
+        data=tmp_path, strategy="voc:verdict=generated", protocol="reasoning-required", limit=20,
+        out=tmp_path / "e", key="k", progress=lambda line: None,
+    )  # fmt: skip
+    assert result["unparsed"] == 0
+    assert set(result["texts"]) == {"ok", "unparsed"}
+    assert sum(result["texts"].values()) == 20
+    assert result["decided_by"] == {
+        "generated": result["texts"]["ok"], "scored": result["texts"]["unparsed"],
+    }  # fmt: skip
+    assert result["histogram"]["no"] == result["texts"]["ok"]
+
+
 @pytest.mark.parametrize("strategy", ["direct", "voc", "voc-likelihood"])
 def test_real_strategies_on_trialgen(strategy: str, tmp_path: Path) -> None:
     """The declared pieces fit: the shipped strategies, a scripted engine, a shipped task."""
@@ -308,3 +327,43 @@ def test_real_strategies_on_trialgen(strategy: str, tmp_path: Path) -> None:
     assert result["official"] is False
     assert result["tokens"]["prompt"] > 0
     assert result["unparsed"] == 0
+
+
+class Stopped(BaseException):
+    """A kill."""
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["voc-foreign", "voc-shuffled", "voc:k=2:batch=3", "voc:verdict=generated", "self_consistency"],
+)
+def test_resumed_answers_are_those_of_an_unbroken_run(strategy: str, tmp_path: Path) -> None:
+    def says(prompt: str) -> str:
+        number = crc32(prompt.encode())
+        verdict = ("yes", "no", "maybe")[number % 3]
+        return f"Reason {number} has more than eight words in all.\nFinal answer: {verdict}"
+
+    def scores(prompt: str, choices: Sequence[str]) -> list[float]:
+        return [-float(crc32(f"{prompt}{choice}".encode()) % 97) for choice in choices]
+
+    def do(out: Path, stop_at: int = 0) -> list[Prediction]:
+        told: list[str] = []
+
+        def says_until(prompt: str) -> str:
+            told.append(prompt)
+            if len(told) == stop_at:
+                raise Stopped
+            return says(prompt)
+
+        run.evaluate(
+            ScriptedEngine(says_until, scores), task_named("trialgen"), data=tmp_path, seed=5,
+            strategy=strategy, protocol="reasoning-required", limit=20, out=out, key="k",
+            progress=lambda line: None,
+        )  # fmt: skip
+        return read_predictions(out)
+
+    whole = do(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        do(tmp_path / "stopped", stop_at=50)
+    assert 0 < len(read_predictions(tmp_path / "stopped")) < 20
+    assert do(tmp_path / "stopped") == whole

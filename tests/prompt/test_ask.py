@@ -31,6 +31,14 @@ def test_verdict_with_reasons_for_and_against(engine: ScriptedEngine) -> None:
     assert answer.faults == dict.fromkeys(("yes", "no", "maybe"), "too_short")
 
 
+def test_options_in_the_strategys_name_hold(engine: ScriptedEngine) -> None:
+    for given, more, wanted in (("voc", {}, 128), ("voc:max_tokens=64", {}, 64),
+                                ("voc:max_tokens=64", {"max_tokens": 32}, 32)):  # fmt: skip
+        engine.calls.clear()
+        ask("Is it so?", engine, strategy=given, **more)
+        assert engine.calls[0].settings["max_tokens"] == wanted
+
+
 def test_no_context_no_abstract(engine: ScriptedEngine) -> None:
     for strategy in ("voc", "voc-likelihood", "direct"):
         ask("Is it so?", engine, strategy=strategy)

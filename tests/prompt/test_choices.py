@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
 from medexpert.prompt.choices import name_choices, naming
+from medexpert.prompt.options import distinct, printed
 from medexpert.records import Question, UserError
 
 
@@ -62,3 +64,11 @@ def test_letters_go_to_z() -> None:
 def test_refused(walking: Question, choices: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         naming(replace(walking, choices=choices))
+
+
+def test_a_text_printed_twice_is_printed_so_in_any_order() -> None:
+    made = distinct(("50 %", "9 %", "50 %"))
+    assert made == ("50 %", "9 %", "50 % [C]")
+    for order in permutations(made):
+        assert sorted(printed(order)) == ["50 %", "50 %", "9 %"]
+    assert printed(("vitamin [A]", "vitamin [D]")) == ("vitamin [A]", "vitamin [D]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +106,8 @@ def test_versions_tell_strategies_apart() -> None:
     assert {"direct", "lm-eval", "cot", "self_consistency", "medprompt", "self_verification",
             "ensemble_refinement", "voc", "voc-likelihood"} <= set(STRATEGIES)  # fmt: skip
     assert all(name == strategy.name for name, strategy in STRATEGIES.items())
+    listed = (Path(__file__).resolve().parents[2] / "docs" / "evaluate.md").read_text("utf-8")
+    assert not [name for name in STRATEGIES if f"`{name}`" not in listed]
     assert STRATEGIES["direct"].version != STRATEGIES["voc"].version
 
 
@@ -130,6 +133,8 @@ def test_options_are_part_of_a_strategys_name() -> None:
         ("voc:batch", "option 'batch' of voc; allowed: batch=VALUE, once"),
         ("voc:batch=1:batch=2", "option 'batch=2' of voc; allowed: batch=VALUE, once"),
         ("voc:name=x", "unknown option of voc 'name'"),
+        ("lm-eval:batch=0", "option batch of lm-eval:batch=0: 0; allowed: 1 or more"),
+        ("lm-eval:format=medq", "unknown format of lm-eval 'medq'.*did you mean 'medqa'"),
     ],
 )
 def test_bad_options(name: str, message: str) -> None:

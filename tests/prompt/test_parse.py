@@ -60,6 +60,13 @@ def test_stated_answers(text: str, choice: str) -> None:
         "Yes, there is no difference",
         "The answer is yes and no.",
         "答案：是",
+        "It is unclear whether the answer is yes.",
+        "Suppose that the correct answer is no.",
+        "If the final answer is yes, more of them had to improve.",
+        "如果答案是A。",
+        "C. difficile infection was frequent in both groups.",
+        "The answer is C. difficile.",
+        "A.baumannii was found.",
     ],
 )
 def test_what_states_nothing_is_no_answer(text: str) -> None:
@@ -85,6 +92,19 @@ def test_an_ambiguous_last_statement_is_not_replaced_by_an_earlier_one() -> None
 )
 def test_chinese_labels_count_where_declared(text: str, choice: str) -> None:
     assert parse_choice(text, VERDICTS, labels=CHINESE) == choice
+
+
+def test_what_is_only_supposed_leaves_the_statement_before_it() -> None:
+    text = "The answer is no. It would differ if the answer is yes."
+    assert parse_choice(text, VERDICTS) == "no"
+    assert stated_choices("Suppose the answer is no. The answer is yes.", VERDICTS) == ["yes"]
+
+
+def test_letters_of_a_prompt_that_stand_for_something_else() -> None:
+    truth = ("true", "false")
+    assert parse_choice("B", truth) == "false"
+    assert parse_choice("B", truth, by_letter=False) == NO_ANSWER
+    assert parse_choice("False.", truth, by_letter=False) == "false"
 
 
 def test_other_choices_words_and_letters() -> None:
@@ -142,6 +162,12 @@ def read(text: str, *choices: str, lang: str = "en") -> str:
         ("Answer: P", tuple(f"finding {n}" for n in range(16)), "finding 15"),
         ("Answer: Q", tuple(f"finding {n}" for n in range(16)), NO_ANSWER),
         ("Yes.", ("Yes", "No"), "Yes"),
+        ("Answer: B. e. coli", ("Klebsiella", "E. coli"), "E. coli"),
+        ("The answer is A. klebsiella, of course.", ("Klebsiella species", "rest"),
+         "Klebsiella species"),
+        ("B. because of the rest", ("Klebsiella", "rest"), "rest"),
+        ("E. coli grew.", ("heart", "lung", "liver", "skin", "bone"), NO_ANSWER),
+        ("The answer is E.coli.", ("heart", "lung", "liver", "skin", "bone"), NO_ANSWER),
         ("Answer: 50 %", ("50 %", "9 %", "50 % [C]"), NO_ANSWER),  # printed twice
         ("Answer: C. 50 %", ("50 %", "9 %", "50 % [C]"), "50 % [C]"),
         ("Answer: 9 %", ("50 %", "9 %", "50 % [C]"), "9 %"),

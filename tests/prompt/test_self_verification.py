@@ -114,6 +114,16 @@ def test_lettered_conclusions_say_the_text(walking: Question) -> None:
     assert ask(drugs, script, k=2).correct
 
 
+def test_a_letter_of_the_question_is_no_judgement(walking: Question) -> None:
+    drugs = replace(walking, choices=("aspirin", "heparin"), answer="heparin")
+    truth = {"A. aspirin": ["A"], "B. heparin": ["B"]}
+    script = Script(["A", "B", "B"], truth, has_logprobs=False)
+    found = ask(drugs, script, k=3, checks=1, readout="sampled")
+    nothing = {"true": 0, "false": 0, NO_ANSWER: 1}
+    assert [row["judgements"] for row in found.trace["verified"].values()] == [nothing, nothing]
+    assert (found.choice, found.trace["tie"]) == ("heparin", "samples")
+
+
 def test_without_logprobs_the_way_out_is_named(walking: Question) -> None:
     script = Script(["yes", "no"], {"yes": 0.5, "no": 0.5}, has_logprobs=False)
     with pytest.raises(NoLogprobs, match="allowed: self_verification:readout=sampled"):

@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 
 from medexpert import manifest
 from medexpert.evaluate.resume import HEADER, read_predictions
+from medexpert.prompt.asking import LOWEST
 from medexpert.records import Prediction, UserError
 
 Floats = NDArray[np.float64]
@@ -25,8 +26,6 @@ FEATURES = ("ptrue", "verify", "direct")
 MUST_AGREE = ("task", "task_version", "protocol", "strategy", "model")
 FEWEST = 20
 """Fewer questions cannot tell three weights."""
-LOWEST = -1e3
-"""In place of minus infinity: a label without any probability."""
 
 
 def fit_weights(features: Sequence[Floats], gold: Sequence[int], *, l2: float = 1.0) -> Floats:

@@ -91,24 +91,25 @@ def plan(
 ) -> list[Cell]:
     """The cells, tasks outside, seeds inside. `flat` puts the only cell into `settings.out` itself.
 
-    Reads every task's questions. Raises UserError for an unknown strategy, option, protocol or
-    split, data that is not there, and names given twice: all before any model is opened.
+    A strategy that no seed changes is asked with the first seed alone. Reads every task's
+    questions. Raises UserError for an unknown strategy, option, protocol or split, data that is
+    not there, and names given twice: all before any model is opened.
     """
     for what, given in (("strategy", names), ("seed", seed_list)):
         if not given or len(set(given)) < len(given):
             raise UserError(f"{what} list {', '.join(map(str, given)) or 'is empty'}",
                             allowed="one or more, each once")  # fmt: skip
-    versions = {name: strategies.get(name, where="--strategies").version for name in names}
+    made = {name: strategies.get(name, where="--strategies") for name in names}
     cells = []
     for task in tasks:
         protocol = settings.protocol or task.protocols[0]
         task.check_protocol(protocol)
         inputs = inputs_digest(task, settings.data, settings.split)
         for name in names:
-            for seed in seed_list:
+            for seed in seed_list if made[name].seeded else seed_list[:1]:
                 place = Path(folder_of(task.name), folder_of(name), f"seed-{seed}")
                 made_from = (
-                    task.name, task.version, inputs, name, versions[name], protocol,
+                    task.name, task.version, inputs, name, made[name].version, protocol,
                     of_limit(settings.limit), seed, settings.split,
                 )  # fmt: skip
                 folder = settings.out if flat else settings.out / place

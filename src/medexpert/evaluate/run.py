@@ -91,7 +91,7 @@ def evaluate(
     try:
         answers = chosen.predict(
             questions[resumed:], engine, protocol=protocol, seed=seed,
-            examples=_shown(task, data, questions),
+            examples=_shown(task, data, questions), **_lent(chosen, questions),
         )  # fmt: skip
         if resumed < len(questions):
             done += _stream(
@@ -135,6 +135,11 @@ def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Questi
     asked = {question.id for question in questions}
     found = task.examples(data) if task.examples else []
     return [question for question in found if question.id not in asked]
+
+
+def _lent(strategy: Any, questions: Sequence[Question]) -> dict[str, Any]:
+    """All questions for a strategy that borrows of them: a resumed run asks only the rest."""
+    return {"lenders": questions} if getattr(strategy, "borrows", False) else {}
 
 
 def inputs_digest(task: Task, data: Path, split: str = "test") -> str:

@@ -73,6 +73,7 @@ def score(
         "confusion": metrics.confusion(truth, given),
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(predictions),
+        **_read(predictions),
         "calibration": _calibration(predictions),
         "majority_baseline": metrics.majority_baseline(truth),
         "tokens": _tokens(predictions),
@@ -120,6 +121,16 @@ def calibration(
     correct = (given == gold).astype(np.float64)
     confidence = whole[np.arange(len(gold)), given]
     return {**found, "risk_coverage": risk_coverage(confidence, correct)}
+
+
+def _read(predictions: Sequence[Prediction]) -> dict[str, dict[str, int]]:
+    """`texts`: those that were read for an answer, by parse status; `decided_by`: what decided in
+    the end where a strategy has another way for texts that name no choice. Empty for neither."""
+    texts = Counter(str(s) for p in predictions for s in p.trace.get("parse", ()))
+    verdicts = [p.trace["verdict"] for p in predictions if "verdict" in p.trace]
+    decided = Counter(str(verdict["decided_by"]) for verdict in verdicts)
+    found = {"texts": dict(sorted(texts.items())), "decided_by": dict(sorted(decided.items()))}
+    return {name: counts for name, counts in found.items() if counts}
 
 
 def _calibration(predictions: Sequence[Prediction]) -> dict[str, Any] | None:

@@ -43,17 +43,19 @@ def ask(
     choices: Sequence[str] = VERDICTS,
     strategy: str = "voc",
     lang: str = "",
-    max_tokens: int = 128,
+    max_tokens: int = 0,
     seed: int = 0,
 ) -> Answer:
     """Answer one question. Without a context the prompts show and mention none.
 
     `lang` "" = Chinese when the question holds a Chinese character, English otherwise.
+    `max_tokens` of an explanation; 0 = as the strategy says.
     Raises UserError: empty question, fewer than two choices, equal choices, unknown strategy.
     """
     chosen = strategies.get(strategy)
     if isinstance(chosen, Voc):
-        chosen = replace(chosen, contradictions=True, max_tokens=max_tokens)
+        longest = max_tokens or chosen.max_tokens
+        chosen = replace(chosen, contradictions=True, max_tokens=longest)
     return _answer(_asked(question, choices, context, lang), chosen, engine, seed)
 
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from medexpert.engines.base import Engine
 
 __all__ = [
-    "PROTOCOLS", "TEMPLATES", "VERDICTS", "Scored", "Strategy", "best", "complete", "decided",
-    "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score", "versioned",
+    "LOWEST", "PROTOCOLS", "TEMPLATES", "VERDICTS", "Scored", "Strategy", "best", "complete",
+    "decided", "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score",
+    "versioned",
 ]  # fmt: skip
 
 PROTOCOLS = ("reasoning-required", "question-only", "reasoning-free")
@@ -30,6 +31,9 @@ _DIRECT = {
 }
 TEMPLATES = (*_DIRECT.values(), "direct.choices")
 """All that the direct prompt may be made from."""
+LOWEST = -1e3
+"""In place of an infinite log-probability, which endpoints give for labels that they do not list:
+means and differences of those would be no numbers."""
 Item = TypeVar("Item")
 
 
@@ -42,6 +46,11 @@ class Strategy(Protocol):
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def seeded(self) -> bool:
+        """Whether another seed may give other answers; if not, one seed is all there is to ask."""
+        ...
 
     def predict(
         self,

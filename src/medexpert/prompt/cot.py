@@ -21,10 +21,10 @@ from medexpert.prompt.reasoning import (
     Said,
     behind,
     check_counts,
+    completed,
     given_rationale,
     read,
     request,
-    stops,
     worked,
 )
 from medexpert.prompt.shots import Shots, check_shots
@@ -56,9 +56,14 @@ class Cot:
         check_shots(self.name, self.shots, self.pick)
 
     @property
+    def seeded(self) -> bool:
+        """The seed chooses the examples that are shown."""
+        return self.shots > 0
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, ANSWER))
+        return versioned(2, (REASON, ANSWER))
 
     def predict(
         self,
@@ -125,16 +130,12 @@ def reasoned(
     top_p: float = 1.0,
     draw: int = 0,
 ) -> list[Said]:
-    """A text for each prompt, read for its question. Prompts of one language go together."""
-    found: dict[int, Said] = {}
-    for stop in dict.fromkeys(stops(question) for question in questions):
-        members = [k for k, question in enumerate(questions) if stops(question) == stop]
-        made = ledger.complete(
-            [asked[k] for k in members], max_tokens=max_tokens, stop=stop,
-            temperature=temperature, top_p=top_p, draw=draw,
-        )  # fmt: skip
-        found.update((k, read(questions[k], one)) for k, one in zip(members, made, strict=True))
-    return [found[k] for k in range(len(questions))]
+    """A text for each prompt, read for its question."""
+    made = completed(
+        questions, asked, ledger, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+        draw=draw,
+    )  # fmt: skip
+    return [read(question, one) for question, one in zip(questions, made, strict=True)]
 
 
 class Sampling(Protocol):

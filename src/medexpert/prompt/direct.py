@@ -37,6 +37,11 @@ class Direct:
         check_shots(self.name, self.shots, self.pick)
 
     @property
+    def seeded(self) -> bool:
+        """The seed chooses the examples that are shown."""
+        return self.shots > 0
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
         return versioned(1, TEMPLATES)

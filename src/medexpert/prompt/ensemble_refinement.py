@@ -42,9 +42,14 @@ class EnsembleRefinement:
         check_temperature(self.name, self.temperature, self.top_p)
 
     @property
+    def seeded(self) -> bool:
+        """Samples are drawn."""
+        return True
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, REFINE, ANSWER))
+        return versioned(2, (REASON, REFINE, ANSWER))
 
     def predict(
         self,

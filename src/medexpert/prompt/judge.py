@@ -21,7 +21,8 @@ TEMPLATE = "judge.answer"
 GRADES = (1, 2, 3, 4)
 MAX_TOKENS = 16
 _STATED = re.compile(
-    r"(?:grade|score|评分)\s*[:：]?\s*[(（]?\s*(\d+(?:\.\d+)?)(?!\s*(?:[,，、]|or\b|或))",
+    r"(?:grade|score|评分)\s*[:：]?\s*[(（]?\s*(\d++(?:\.\d+)?+)"
+    r"(?!\s*(?:[,，、~–—-]\s*\d|/\s*\d+\s*/|(?:[,，、]\s*)?(?:or|to)\b|[,，、]?\s*[或至到]))",
     re.IGNORECASE,
 )
 _BARE = re.compile(r"\W*([1-4])\W*")
@@ -29,7 +30,7 @@ _BARE = re.compile(r"\W*([1-4])\W*")
 
 def version() -> str:
     """Changes with the code's own version and with the template's text."""
-    return versioned(1, [TEMPLATE])
+    return versioned(2, [TEMPLATE])
 
 
 def asked(

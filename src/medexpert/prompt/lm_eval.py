@@ -22,6 +22,7 @@ from medexpert.prompt.asking import (
 )
 from medexpert.prompt.ledger import Ledger
 from medexpert.prompt.options import LETTERS, printed
+from medexpert.prompt.reasoning import check_counts
 from medexpert.prompt.template import ChatFormat
 from medexpert.records import Prediction, Question, unknown_name
 
@@ -38,6 +39,16 @@ class LmEval:
     name: str = "lm-eval"
     format: str = ""
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        check_counts(self.name, batch=self.batch)
+        if self.format and self.format not in FORMATS:
+            raise unknown_name(f"format of {self.name.partition(':')[0]}", self.format, FORMATS)
+
+    @property
+    def seeded(self) -> bool:
+        """Nothing is drawn."""
+        return False
 
     @property
     def version(self) -> str:

@@ -8,10 +8,12 @@ letters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
 LETTERS = ascii_uppercase
+_MARK = re.compile(r" \[[A-Z]\]$")
 
 
 def distinct(texts: Sequence[str]) -> tuple[str, ...]:
@@ -25,11 +27,11 @@ def distinct(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def printed(choices: Sequence[str]) -> tuple[str, ...]:
-    """The texts that :func:`distinct` was given."""
+    """The texts that :func:`distinct` was given, whatever order they are in now."""
     found: list[str] = []
-    for letter, text in zip(LETTERS, choices, strict=False):
-        bare = text.removesuffix(f" [{letter}]")
-        found.append(bare if bare in found else text)
+    for text in choices:
+        bare = _MARK.sub("", text)
+        found.append(bare if bare != text and bare in choices else text)
     return tuple(found)
 
 

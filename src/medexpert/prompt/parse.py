@@ -3,7 +3,8 @@
 Two places are read. First the last explicit statement ("Final answer: yes", "the answer is (B)",
 "答案：是"); if there is one and it is ambiguous, the result is NO_ANSWER. Otherwise the last line,
 when it is nothing but a choice, or opens with a choice set off by punctuation and names no other.
-A label inside a sentence ("there is no evidence") is not an answer.
+A label inside a sentence ("there is no evidence") is not an answer, nor is one that is supposed
+("if the answer is yes"), nor the letter of a name ("E. coli").
 
 Full-width letters and digits, and the spaces, hyphens and quotes that look like the plain ones, are
 read as those. Look-alikes of another alphabet (a Cyrillic А) are other letters.
@@ -23,6 +24,14 @@ _ANCHOR = (
     r"[\s*_]*(?:would be|should be|is|为|是|[:：])(?:[\s*_]*[:：])?"
     r"|(?:故|应|因此|所以)选(?:择)?(?:[\s*_]*[:：])?)"
 )
+_SUPPOSED = re.compile(
+    r"(?:\b(?:if|unless|whether|suppos(?:e|es|ed|ing)|assum(?:e|es|ed|ing))\b(?:\s+that)?"
+    r"(?:\s+(?:the|its|an?|my|your|this|our))?|如果|假如|假设|倘若|是否)\s*$",
+    re.IGNORECASE,
+)
+"""What stands before a statement that is no statement."""
+_NAME = re.compile(r"\.\s*(?!(?:because|since|as|given)\b)([a-z][a-z-]*)")
+"""E. coli, C. difficile: a letter, a point and a word in small letters."""
 _OPEN = r"[\s*_\"'“”‘`(\[（【]*"
 _CLOSE = r"[*_\"'“”’`)\]）】]*"
 _AFTER = r"(?=\s*(?:$|[.,;:!?。，；：！？\n]|[-–—]\s|because\b|since\b|as\b|given\b))"
@@ -38,16 +47,21 @@ _PLAIN = str.maketrans(
 
 
 def parse_choice(
-    text: str, choices: Sequence[str], *, labels: Mapping[str, str] | None = None
+    text: str,
+    choices: Sequence[str],
+    *,
+    labels: Mapping[str, str] | None = None,
+    by_letter: bool = True,
 ) -> str:
     """The choice the text states, or NO_ANSWER.
 
     `labels`: choice -> the word or letter for it in the prompt; a label wins over a choice that
     reads the same. Words match in any case; letters only in upper case. Without letters among the
-    labels A, B, ... stand for the choices in order, unless a choice is a single letter itself.
+    labels A, B, ... stand for the choices in order, unless a choice is a single letter itself or
+    `by_letter` is off (letters of the prompt stand for something else).
     Total: any text and any choices give a choice or NO_ANSWER.
     """
-    words = _words(choices, labels or {})
+    words = _words(choices, labels or {}, by_letter)
     if not words:
         return NO_ANSWER
     text = text.translate(_PLAIN)
@@ -66,7 +80,9 @@ def stated_choices(
     return [c for c in stated if c != NO_ANSWER]
 
 
-def _words(choices: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
+def _words(
+    choices: Sequence[str], labels: Mapping[str, str], by_letter: bool = True
+) -> dict[str, str]:
     """Folded word, or letter, -> choice; a word that two choices share stands for neither.
 
     Letters stay in upper case: "a" is an article.
@@ -82,7 +98,8 @@ def _words(choices: Sequence[str], labels: Mapping[str, str]) -> dict[str, str]:
     )
     if not letters:
         own = _distinct((_fold(word), c) for word, c in plain)
-        if not any(len(word) == 1 and word.isascii() and word.isalpha() for word in texts):
+        single = any(len(word) == 1 and word.isascii() and word.isalpha() for word in texts)
+        if by_letter and not single:
             letters = dict(zip(LETTERS, choices, strict=False))
         return {**texts, **own, **letters} if labels else {**texts, **letters}
     # "A. B" is option A, although another option may have the letter B.
@@ -131,6 +148,13 @@ def _meaning(word: str, words: Mapping[str, str]) -> str:
     return words.get(word, words.get(_fold(word), NO_ANSWER))
 
 
+def _is_a_name(word: str, choice: str, rest: str) -> bool:
+    """Whether a letter and what follows it are a name such as E. coli, not the choice of that
+    letter: a word in small letters behind the point that is not in the choice's own text."""
+    name = _NAME.match(rest) if _is_letter(word) else None
+    return name is not None and not re.search(rf"\b{re.escape(name[1])}\b", _fold(choice))
+
+
 def _statements(text: str, words: Mapping[str, str]) -> list[str]:
     """What each "the answer is ..." says: a choice, or NO_ANSWER where it names several."""
     label = _pattern(words)
@@ -140,6 +164,11 @@ def _statements(text: str, words: Mapping[str, str]) -> list[str]:
     for match in anchored.finditer(text):
         choice = _meaning(match.group(1), words)
         rest = text[match.end() :].split("\n", 1)[0]
+        if _SUPPOSED.search(text[max(0, match.start() - 60) : match.start()]):
+            continue
+        if _is_a_name(match.group(1), choice, rest):
+            found.append(NO_ANSWER)
+            continue
         named = _following(rest, label, words)
         # "B) yes" and "A. aspirin" repeat the same choice; "yes/no/maybe" echoes the question.
         if named:
@@ -173,6 +202,8 @@ def _last_line(text: str, words: Mapping[str, str]) -> str:
     rest = line[opening.end() :]
     if not re.search(r"[^\W_]", rest):
         return choice
+    if _is_a_name(opening.group(1), choice, rest):
+        return NO_ANSWER
     # "B) yes" says one thing twice; "Yes, there is no ..." may be an argument: not ours to judge.
     mentioned = {_meaning(match.group(1), words) for match in re.finditer(label, rest)}
     alone = re.fullmatch(rf"[\W_]*{label}[\W_]*", rest)

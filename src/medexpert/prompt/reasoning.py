@@ -7,13 +7,14 @@ alone; one that names no choice is NO_ANSWER with the reason, never a guess.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from medexpert.prompt import template
 from medexpert.prompt.asking import Scored, evidence
 from medexpert.prompt.choices import naming
-from medexpert.prompt.ledger import Asked
+from medexpert.prompt.ledger import Asked, Ledger
 from medexpert.prompt.template import ChatFormat
 from medexpert.records import NO_ANSWER, Question, UserError
 
@@ -73,6 +74,19 @@ def request(name: str, question: Question, protocol: str, chat: ChatFormat, **fi
 def stops(question: Question) -> tuple[str, ...]:
     """Where a text about this question ends."""
     return STOP[question.lang]
+
+
+def completed(
+    questions: Sequence[Question], asked: Sequence[Asked], ledger: Ledger, **how: Any
+) -> list[Completion]:
+    """A text for each prompt, ended where its model would go on with another item. `how` as in
+    `Ledger.complete`; prompts of one language go together."""
+    found: dict[int, Completion] = {}
+    for stop in dict.fromkeys(map(stops, questions)):
+        members = [k for k, question in enumerate(questions) if stops(question) == stop]
+        made = ledger.complete([asked[k] for k in members], stop=stop, **how)
+        found.update(zip(members, made, strict=True))
+    return [found[k] for k in range(len(questions))]
 
 
 def read(question: Question, completion: Completion) -> Said:

@@ -40,9 +40,14 @@ class SelfConsistency:
         check_shots(self.name, self.shots, self.pick)
 
     @property
+    def seeded(self) -> bool:
+        """Samples are drawn."""
+        return True
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, ANSWER))
+        return versioned(2, (REASON, ANSWER))
 
     def predict(
         self,

@@ -68,9 +68,14 @@ class SelfVerification:
         check_temperature(self.name, self.temperature, self.top_p)
 
     @property
+    def seeded(self) -> bool:
+        """Samples are drawn."""
+        return True
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(1, (REASON, CONCLUSION))
+        return versioned(2, (REASON, CONCLUSION))
 
     def predict(
         self,
@@ -159,7 +164,8 @@ class SelfVerification:
             for candidate, completion, count in zip(candidates, made, counts, strict=True):
                 labels = template.lookup(CONCLUSION, group[candidate.at].lang).labels
                 said = completion.text.strip().partition("\n")[0]
-                count[parse_choice(said, TRUTH, labels=labels)] += 1
+                # "B" names a choice of the question, not a judgement.
+                count[parse_choice(said, TRUTH, labels=labels, by_letter=False)] += 1
         return [{"score": count["true"] / self.checks, "judgements": count} for count in counts]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medexpert.engines.scripted import ScriptedEngine
-from medexpert.prompt import STRATEGIES
+from medexpert.prompt import STRATEGIES, strategies
 from medexpert.prompt.voc import Voc
 from medexpert.prompt.voc.controls import donor, filler, shuffled
 from medexpert.records import Prediction, Question, UserError
@@ -20,7 +20,8 @@ TEXTS = dict(REASONS)
 
 
 def run(name: str, question: Question, engine: ScriptedEngine, **more: object) -> Prediction:
-    (found,) = STRATEGIES[name].predict([question], engine, protocol=REQUIRED, seed=0, **more)  # type: ignore[arg-type]
+    how = strategies.get(f"{name}:permutations=cyclic")
+    (found,) = how.predict([question], engine, protocol=REQUIRED, seed=0, **more)  # type: ignore[arg-type]
     return found
 
 
@@ -86,6 +87,18 @@ def test_foreign_asks_for_another_questions_explanations(
         run("voc-foreign", walking, engine, examples=[drugs])
 
 
+def test_foreign_where_no_example_fits_takes_the_questions_asked(walking: Question) -> None:
+    five = replace(walking, choices=("a", "b", "c", "d", "e"))
+    asked = [replace(five, id=str(n), question=f"Question {n}?") for n in range(3)]
+    engine = ScriptedEngine(lambda p: "text", lambda p, cs: [-1.0 for _ in cs])
+    four = replace(walking, id="x", question="Which?", choices=("a", "b", "c", "d"))
+    made = STRATEGIES["voc-foreign"].predict(
+        asked, engine, protocol=REQUIRED, seed=0, examples=[four]
+    )
+    assert [found.id for found in made] == ["0", "1", "2"]
+    assert not any("Question: Which?" in p for call in engine.calls for p in call.prompts)
+
+
 def test_foreign_letters_go_by_place(walking: Question) -> None:
     asked = replace(walking, choices=("aspirin", "heparin"))
     other = replace(walking, id="9", question="Which?", choices=("rest", "walks"))
@@ -102,9 +115,9 @@ def test_foreign_letters_go_by_place(walking: Question) -> None:
 def test_what_is_drawn_follows_seed_and_id(walking: Question) -> None:
     pool = [replace(walking, id=str(n), question=f"Question {n}?") for n in range(100, 140)]
     asked = [replace(walking, id=str(n)) for n in range(40)]
-    first = [donor(q, pool, 0).id for q in asked]
-    assert first == [donor(q, pool, 0).id for q in asked]
-    assert first != [donor(q, pool, 1).id for q in asked]
+    first = [donor(q, [pool], 0).id for q in asked]
+    assert first == [donor(q, [(), pool], 0).id for q in asked]
+    assert first != [donor(q, [pool], 1).id for q in asked]
     assert len(set(first)) > 15
     turns = {shuffled(replace(walking, id=str(n)), TEXTS, 0)["yes"] for n in range(20)}
     assert turns == {REASONS["no"], REASONS["maybe"]}

@@ -19,7 +19,7 @@ REQUIRED = "reasoning-required"
 
 def test_transcript(walking: Question) -> None:
     engine = scripted()
-    (found,) = Voc().predict([walking], engine, protocol=REQUIRED, seed=5)
+    (found,) = Voc(permutations="cyclic").predict([walking], engine, protocol=REQUIRED, seed=5)
     first, second = engine.calls
     assert first.prompts == tuple(hypothesise(c) for c in walking.choices)
     assert first.settings == {
@@ -86,7 +86,7 @@ def test_letters_where_choices_are_no_verdict_words(walking: Question) -> None:
         lambda p, cs: [-float(n) for n, _ in enumerate(cs)],
     )
     asked = replace(walking, choices=("a drug", "no drug", "rest", "diet", "both"))
-    (found,) = Voc().predict([asked], engine, protocol=REQUIRED, seed=0)
+    (found,) = Voc(permutations="cyclic").predict([asked], engine, protocol=REQUIRED, seed=0)
     opening = (
         "Context: Half of 90 adults walked.\nWalkers improved.\nQuestion: Does walking help?\n"
         "A. a drug\nB. no drug\nC. rest\nD. diet\nE. both\n"

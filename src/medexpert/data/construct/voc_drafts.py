@@ -19,7 +19,11 @@ DIRECT, QUESTION_ONLY, LISTED = "pubmedqa.lm_eval", "pubmedqa.question_only", "d
 TEMPLATES = (HYPOTHESISE, VERIFY, CHECK, REASON, DIRECT, QUESTION_ONLY, LISTED)
 VERDICTS = ("generated", "scored")
 STOP = ("\n\n",)
-CHECK_STOP = ("\nQuestion:", "\nAbstract:", "\nContext:", "\n问题：", "\n摘要：", "\n背景：")
+CHECK_STOP = {
+    "en": ("\nQuestion:", "\nAbstract:", "\nContext:"),
+    "zh": ("\n问题：", "\n摘要：", "\n背景："),
+}
+"""Endpoints take four at most."""
 MIN_TOKENS, MAX_REPEATS = 8, 3
 _FINAL = re.compile(r"[\s*#_]*(?:\bfinal answer\b|最终答案)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
@@ -183,8 +187,9 @@ def verify(
         return
     if settings.verdict == "generated":
         written = teacher.write(
-            CHECK, fields, lang=lang, max_tokens=settings.check_tokens, seed=seed, stop=CHECK_STOP
-        )
+            CHECK, fields, lang=lang, max_tokens=settings.check_tokens, seed=seed,
+            stop=CHECK_STOP[lang],
+        )  # fmt: skip
         for (draft, order), said in zip(asked, written, strict=True):
             _note(draft, said, lambda s, d=draft, o=order: _read(d.item, o, s, teacher))
         return

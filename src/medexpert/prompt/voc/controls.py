@@ -21,18 +21,20 @@ NEUTRAL = {
 }
 
 
-def donor(question: Question, pool: Sequence[Question], seed: int) -> Question:
+def donor(question: Question, pools: Sequence[Sequence[Question]], seed: int) -> Question:
     """The question whose explanations are shown instead: of the same language and labels.
 
-    It is the first that fits from a place given by the hash on. Raises UserError when none fits.
+    It is the first that fits from a place given by the hash on, in the first of `pools` that has
+    one. Raises UserError when none fits.
     """
     labels = naming(question).labels
-    start = _drawn(question, seed, len(pool)) if pool else 0
-    for other in (*pool[start:], *pool[:start]):
-        if other.id == question.id or other.question.split() == question.question.split():
-            continue
-        if other.lang == question.lang and naming(other).labels == labels:
-            return other
+    for pool in pools:
+        start = _drawn(question, seed, len(pool)) if pool else 0
+        for other in (*pool[start:], *pool[:start]):
+            if other.id == question.id or other.question.split() == question.question.split():
+                continue
+            if other.lang == question.lang and naming(other).labels == labels:
+                return other
     raise UserError(
         "no other question with the same labels whose explanations could be shown",
         where=f"question {question.id}",

@@ -89,11 +89,10 @@ def _orders(n: int, which: str) -> int:
 
 
 SHOWN = (
-    "voc:permutations=1",
-    "voc:permutations=1:verdict=generated",
     "voc",
+    "voc:verdict=generated",
+    "voc:permutations=cyclic",
     "voc:permutations=all",
-    "voc:k=3:permutations=1",
     "voc:k=3",
     "voc:top2=true",
     "voc:mode=ptrue",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medexpert.engines.base import NoLogprobs
 from medexpert.prompt import template
 from medexpert.prompt.asking import (
+    LOWEST,
     TEMPLATES,
     decided,
     direct_prompt,
@@ -42,10 +43,10 @@ class Voc:
     `mode` verify: by the verify passes; ptrue: by P(true) of each choice with its explanation;
     likelihood: by the sum of `w_ptrue`, `w_verify`, `w_direct` times the three log-softmaxed
     features (weights: `evaluate.fitting`). `verdict` scored or generated (a written check, parsed).
-    `k` explanations a choice, `permutations` 1, cyclic or all orders of them, `top2` contests the
-    direct prompt's two best, `pmi` subtracts the verify score without the evidence. `shots` worked
-    items, `pick` fixed or nearest. `contradictions` adds a note against every choice. `form` plain
-    asks a chat model in plain text too. `control`: see `controls`.
+    `k` explanations a choice, `permutations` 1 (the given one), cyclic or all orders of them,
+    `top2` contests the direct prompt's two best, `pmi` subtracts the verify score without the
+    evidence. `shots` worked items, `pick` fixed or nearest. `contradictions` adds a note against
+    every choice. `form` plain asks a chat model in plain text too. `control`: see `controls`.
 
     Trace, beside the ledger's: protocol · labels {choice: label} · rationales {choice: first
     explanation shown: text, tokens, finish, dropped} · draws (k > 1) {choice: [all of them]} ·
@@ -59,7 +60,7 @@ class Voc:
     mode: str = "verify"
     verdict: str = "scored"
     k: int = 1
-    permutations: str = "cyclic"
+    permutations: str = "1"
     top2: bool = False
     pmi: bool = False
     w_ptrue: float = 1 / 3
@@ -106,9 +107,19 @@ class Voc:
         return {"ptrue": self.w_ptrue, "verify": self.w_verify, "direct": self.w_direct}
 
     @property
+    def seeded(self) -> bool:
+        """Samples, worked items and two of the controls are drawn."""
+        return self.k > 1 or self.shots > 0 or self.control in ("foreign", "shuffled")
+
+    @property
+    def borrows(self) -> bool:
+        """Whether an answer may depend on other questions that are asked (`lenders`)."""
+        return self.control == "foreign"
+
+    @property
     def version(self) -> str:
         """Changes with the code's own version and with every text it may show."""
-        return versioned(2, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
+        return versioned(3, (*TEMPLATES, *(n for n in template.names() if n.startswith("voc."))))
 
     def predict(
         self,
@@ -118,13 +129,15 @@ class Voc:
         protocol: str,
         seed: int,
         examples: Sequence[Question] = (),
+        lenders: Sequence[Question] = (),
     ) -> Iterator[Prediction]:
         """See `asking.Strategy`. `seed` draws samples, worked items and controls.
 
-        The control `foreign` takes another question's explanations from `examples`, else from
-        `questions`: only with examples is a resumed run the same as an unbroken one.
+        The control `foreign` takes another question's explanations from `examples`, and where none
+        of them fits from `lenders`, the `questions` unless given: whoever asks for the rest of a
+        set gives the whole set, so that the answers are those of an unbroken run.
         """
-        run = _Run(self, engine, protocol, seed, tuple(examples), tuple(questions))
+        run = _Run(self, engine, protocol, seed, tuple(examples), tuple(lenders or questions))
         for group in in_batches(questions, self.batch):
             try:
                 yield from run.answers(group)
@@ -145,13 +158,13 @@ class _Run:
         protocol: str,
         seed: int,
         examples: tuple[Question, ...],
-        questions: tuple[Question, ...],
+        lenders: tuple[Question, ...],
     ) -> None:
         self.voc, self.protocol, self.seed = voc, protocol, seed
         self.engine = engine
         chat = engine.chat if voc.form == "chat" else ChatFormat("", *engine.chat[1:])
         self.desk = Desk(Ledger(engine, seed=seed), chat)
-        self.donors = examples or questions
+        self.donors = (examples, lenders)
         self.worked = Worked(examples, seed=seed, open_case=self._case)
         self.blind = voc.control == "no-context"
 
@@ -253,7 +266,9 @@ class _Run:
     @staticmethod
     def _features(case: Case) -> dict[str, dict[str, float]]:
         """Each a log-softmax over the contested choices."""
-        direct = log_softmax([case.direct[c] for c in case.contested])
+        direct = [
+            max(value, LOWEST) for value in log_softmax([case.direct[c] for c in case.contested])
+        ]
         return {
             "ptrue": case.ptrue,
             "verify": verdict.average(case),

@@ -1,10 +1,10 @@
-"""Steps 2 and 3: the explanations side by side in several orders, and the verdict read from them.
+"""Steps 2 and 3: the explanations side by side, in one order or several, and the verdict from them.
 
 Scored: ln p of the labels behind `Final answer:`, averaged over the orders of a draw label by label
-(a choice meets every place, so that no place is favoured), then the probabilities averaged over the
-draws. Generated: the model writes what is wrong with each explanation and a final answer, which is
-parsed; passes vote. There are max(draws, orders) passes: pass i shows draw i and order i, each
-counted round.
+(in cyclic orders a choice meets every place, so that no place is favoured), then the probabilities
+averaged over the draws. Generated: the model writes what is wrong with each explanation and a final
+answer, which is parsed; passes vote. There are max(draws, orders) passes: pass i shows draw i and
+order i, each counted round.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from itertools import permutations
 from typing import Any
 
 from medexpert.engines.base import NoLogprobs
-from medexpert.prompt.asking import Scored, best, log_softmax
+from medexpert.prompt.asking import LOWEST, Scored, best, log_softmax
+from medexpert.prompt.reasoning import completed
 from medexpert.prompt.voc.case import Case, Desk
 from medexpert.records import NO_ANSWER, UserError
 
@@ -92,7 +93,10 @@ def _sides(case: Case, draw: int, order: Sequence[str]) -> list[tuple[str, str]]
 def verify(
     desk: Desk, cases: Sequence[Case], which: str, *, blind: bool = False, pmi: bool = False
 ) -> None:
-    """Fill `passes`. `blind` shows no evidence; `pmi` subtracts what that gives."""
+    """Fill `passes`. `blind` shows no evidence; `pmi` subtracts what that gives.
+
+    Raises UserError where there is nothing to subtract: a label without any probability.
+    """
     todo = [(case, draw, order) for case in cases for draw, order in plan(case, which)]
 
     def scores(hidden: bool) -> list[dict[str, float]]:
@@ -112,6 +116,12 @@ def verify(
     seen = scores(blind)
     priors = scores(True) if pmi else [{} for _ in todo]
     for (case, draw, order), row, prior in zip(todo, seen, priors, strict=True):
+        if -math.inf in prior.values():
+            raise UserError(
+                "a label has no probability without the evidence, which pmi subtracts",
+                where=f"question {case.question.id}",
+                allowed="pmi=false, or an engine that scores every label",
+            )
         net = {choice: value - prior.get(choice, 0.0) for choice, value in row.items()}
         normal = dict(zip(net, log_softmax(list(net.values())), strict=True))
         case.passes.append(Pass(draw, order, normal, prior))
@@ -124,7 +134,7 @@ def average(case: Case) -> dict[str, float]:
         by_draw.setdefault(one.draw, []).append(one)
     shares = []
     for rows in by_draw.values():
-        means = [sum(r.logprobs[c] for r in rows) / len(rows) for c in case.contested]
+        means = [sum(max(r.logprobs[c], LOWEST) for r in rows) / len(rows) for c in case.contested]
         shares.append([math.exp(value) for value in log_softmax(means)])
     totals = [math.log(max(math.fsum(column), 1e-300)) for column in zip(*shares, strict=True)]
     return dict(zip(case.contested, log_softmax(totals), strict=True))
@@ -146,7 +156,8 @@ def check(desk: Desk, cases: Sequence[Case], which: str, *, blind: bool, max_tok
         desk.asked(case, "voc.check", rationales=_sides(case, draw, order), **hidden)
         for case, draw, order in todo
     ]
-    made = desk.ledger.complete(prompts, max_tokens=max_tokens)
+    asked = [case.question for case, _, _ in todo]
+    made = completed(asked, prompts, desk.ledger, max_tokens=max_tokens)
     found: dict[Case, list[Check]] = {case: [] for case in cases}
     for (case, draw, order), completion in zip(todo, made, strict=True):
         choice = case.named.read(completion.text)
@@ -197,7 +208,7 @@ def ptrue(desk: Desk, cases: Sequence[Case], *, blind: bool) -> None:
     ]  # fmt: skip
     margins: dict[tuple[Case, str], list[float]] = {}
     for (case, choice, _), (yes, no) in zip(todo, desk.ledger.score(asked), strict=True):
-        margins.setdefault((case, choice), []).append(yes - no)
+        margins.setdefault((case, choice), []).append(max(yes, LOWEST) - max(no, LOWEST))
     for case in cases:
         rows = [margins[case, choice] for choice in case.contested]
         means = [math.fsum(row) / len(row) for row in rows]
