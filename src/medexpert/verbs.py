@@ -12,6 +12,7 @@ from medexpert.records import UserError
 
 if TYPE_CHECKING:
     from medexpert.engines.opening import EngineSpec
+    from medexpert.model.catalogue import BaseEntry
 
 
 def engine_spec(
@@ -114,13 +115,19 @@ def read_context(context: str) -> str:
 
 def model_listing() -> str:
     """The catalogue of base models as a table."""
-    from medexpert.model.base import BASES, cached
+    from medexpert.model.base import cached
+    from medexpert.model.catalogue import BASES
 
     rows = [("name", "parameters", "licence", "on this machine")]
     rows += [
-        (e.name, str(e.parameters), e.licence, "yes" if cached(e) else "no") for e in BASES.values()
+        (e.name, str(e.parameters), _licence(e), "yes" if cached(e) else "no")
+        for e in BASES.values()
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _licence(entry: BaseEntry) -> str:
+    return f"{entry.licence} (to be accepted)" if entry.terms else entry.licence

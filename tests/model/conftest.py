@@ -19,6 +19,7 @@ HIDDEN, LAYERS, HEADS, KV_HEADS = 64, 2, 4, 2
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDEXPERT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MEDEXPERT_WHEELS", raising=False)
+    monkeypatch.delenv("MEDEXPERT_ACCEPT_LICENCE", raising=False)
 
 
 def vocabulary() -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from medexpert.model.base import BASES, DEFAULT, cached, chat_format, describe, fetch, load
+from medexpert.model.base import cached, chat_format, describe, fetch, load
+from medexpert.model.catalogue import BASES, DEFAULT
 from medexpert.records import UserError
 
 
@@ -23,8 +24,12 @@ def test_the_catalogue_is_consistent() -> None:
         assert name == entry.name == name.lower()
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.hub)
         assert entry.licence
-        pins = [entry.sha256, entry.member_sha256]
-        assert all(re.fullmatch("[0-9a-f]{64}", pin) for pin in pins) == (entry.kind == "wheel")
+        assert bool(entry.wheels) == (entry.kind == "wheel")
+        assert bool(entry.joined) == bool(entry.joined_sha256) == (len(entry.wheels) > 1)
+        pins = [pin for wheel in entry.wheels for pin in (wheel.sha256, wheel.member_sha256)]
+        pins += [entry.gguf_sha256] if entry.wheels else []
+        assert all(re.fullmatch("[0-9a-f]{64}", pin) for pin in pins)
+        assert not entry.terms or "https://" in entry.terms
 
 
 def test_the_catalogue_is_light() -> None:

