@@ -96,6 +96,8 @@ def variant(options: Mapping[str, Any]) -> Voc:
 
 
 def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Question:
+    if isinstance(choices, str):  # a sequence too: of its characters
+        raise UserError(f"choices {choices!r}", allowed="a list of texts, as ['yes', 'no']")
     named = tuple(choice.strip() for choice in choices)
     if not question.strip():
         raise UserError("the question is empty")
