@@ -85,7 +85,8 @@ class OpenVINOEngine:
         """Open a model or adapter folder; its GGUF is made when there is none of these weights.
 
         `kind` is what the GGUF's matrices are stored as, "f16" or "q8_0". Raises UserError:
-        openvino-genai not installed, unknown dtype or kind, no such folder, a model that cannot be a GGUF.
+        openvino-genai not installed, unknown dtype or kind, no such folder, a model that
+        cannot be a GGUF.
         """
         library()
         dtype_of(dtype)
