@@ -125,7 +125,7 @@ def _answer(asked: Question, strategy: Strategy, engine: Engine, seed: int) -> A
         probabilities=found.probabilities,
         reasons_for={name: row["text"] for name, row in rationales.items()},
         reasons_against=dict(found.trace.get("against", {})),
-        faults={name: row["dropped"] for name, row in rationales.items() if row["dropped"]},
+        faults={name: row["fault"] for name, row in rationales.items() if row["fault"]},
         strategy=strategy.name,
         trace=found.trace,
     )
