@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,6 +94,56 @@ def test_from_the_published_file(tmp_path: Path, labelled: Path) -> None:
     assert found["made_from"]["settings"]["fold"] == 1
     assert set(found["files"]) == {"voc.jsonl", "voc.pairs.jsonl", "voc.rejects.jsonl"}
     assert any("14/14 items" in line and "/s" in line and "left" in line for line in said)
+
+
+def never(prompt: str) -> str:
+    """Explains as `says`, and never ends at the right answer."""
+    said = says(prompt)
+    if "Suppose that the answer below" in prompt:
+        return said
+    wrong = GOLD[(number(prompt) + 1) % 3]
+    return f" What is said for {wrong} alone holds up.\nFinal answer: {wrong}"
+
+
+def test_items_and_records_are_two_things(tmp_path: Path, labelled: Path) -> None:
+    said: list[str] = []
+    found = build(labelled, tmp_path / "voc.jsonl", said.append)
+    assert re.search(r"voc\.jsonl: \d+ records from 14 items \(left out: ", said[-1])
+    assert f" {found['counts']['kept']} records from" in said[-1]
+    assert any(re.search(r"14/14 items, \d+ records, ", line) for line in said)
+
+
+def test_labelled_items_alone_are_refused_before_a_model_is_opened(tmp_path: Path) -> None:
+    split, file = official_split(), tmp_path / "pqal.json"
+    train = split.folds[0][0]  # of fold 1's training part
+    for pmids, fold, message in (
+        ([train, split.test[0]], "-1", r"2 of 2 rows .*\(pqal_item 1, test_item 1\), none is left;"
+                                       r" allowed: --option fold=N \(0 to 9\)"),
+        ([split.test[0]], "-1", "allowed: --option fold=N"),
+        ([split.test[0]], "1", "allowed: items of the training part"),
+    ):  # fmt: skip
+        file.write_text(json.dumps({pmid: row(k, "yes") for k, pmid in enumerate(pmids)}))
+        with pytest.raises(UserError, match=message):
+            construct("voc", [file], tmp_path / "o.jsonl", model="/no/such/model", say=QUIET,
+                      options={"fold": fold})  # fmt: skip
+    said: list[str] = []
+    file.write_text(json.dumps({train: row(1, "no"), "99000001": row(2, "maybe")}))
+    build(file, tmp_path / "o.jsonl", said.append, options={})
+    assert said[0].startswith("1 of 2 rows are of PubMedQA's labelled set and not used (pqal_item")
+    assert "--option fold=N" in said[0]
+
+
+def test_no_record_at_all_says_what_to_do(tmp_path: Path) -> None:
+    file, out = tmp_path / "mine.jsonl", tmp_path / "o.jsonl"
+    mine = {"id": "1", "question": "Does velorin 1 help?", "choices": GOLD, "answer": "no"}
+    file.write_text(json.dumps(mine))
+    for _ in range(2):  # also when it is finished already
+        with pytest.raises(
+            UserError, match=r"no record was made of 1 items \(hard_cap .*: a lower"
+        ):
+            build(file, out, engine=ScriptedEngine(never))
+    more = {"engine": ScriptedEngine(never), "options": {"min_agreement": "0"}}
+    assert build(file, tmp_path / "all.jsonl", **more)["counts"]["kept"] > 0
 
 
 def test_records_of_the_labelled_set_are_counted_aloud(tmp_path: Path, labelled: Path) -> None:

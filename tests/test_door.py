@@ -10,6 +10,7 @@ import typer
 
 from medexpert import __version__
 from medexpert.__main__ import app, main
+from medexpert.engines.scripted import ScriptedEngine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,6 +67,31 @@ def test_bad_input_is_one_line_and_exit_2(capsys: Any, tmp_path: Path) -> None:
     assert "two or more different words" in error_of(capsys, "ask", "Why?", "--choices", "yes")
     assert "the question is empty" in error_of(capsys, "ask", " ")
     assert "no such file" in error_of(capsys, "ask", "Why?", "--context", "@nowhere.txt")
+
+
+def test_ask_shows_what_the_strategy_gave(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(prompt: str) -> str:
+        return "Walkers differ.\nWho knows?"
+
+    scripted = ScriptedEngine(said, lambda p, choices: [-1.0 - n for n, _ in enumerate(choices)])
+    monkeypatch.setattr("medexpert.verbs.open_engine", lambda *_, **__: (scripted, ""))
+    assert main(["ask", "Why?", "--strategy", "cot"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Answer: none (no single choice could be read")
+    assert "The model wrote: Walkers differ.\nWho knows?\n" in shown
+    assert "none given" not in shown
+    assert "NO_ANSWER" not in shown
+    assert main(["ask", "Why?", "--strategy", "direct"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Answer: yes\n\nyes  (67 %)\nno  (24 %)\n")
+    assert "none given" not in shown
+    assert main(["ask", "Why?"]) == 0
+    assert "\n  for:     Walkers differ. Who knows?\n" in capsys.readouterr().out
+
+
+def test_ask_knows_its_strategies_before_a_model_is_opened(capsys: Any) -> None:
+    line = error_of(capsys, "ask", "Why?", "--strategy", "vok", "--model", "nowhere")
+    assert line.startswith("medexpert: --strategy: unknown strategy 'vok'")
 
 
 def test_run_refuses_an_unknown_strategy_before_any_work(capsys: Any, tmp_path: Path) -> None:

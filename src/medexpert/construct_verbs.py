@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import islice
@@ -159,6 +160,8 @@ def construct(
     _check(inputs, limit=limit, temperature=temperature, block=block)
     files = _fingerprints(inputs)
     identity = ""
+    if kind == "voc":
+        _check_held_out(_items(kind, inputs, settings, seed, limit), settings.fold, say)
     if engine is None:
         from medexpert.verbs import open_engine
 
@@ -186,7 +189,46 @@ def construct(
     )  # fmt: skip
     if kind == "voc":
         _tell_of_labelled_set(job.files[:-1], say)
+        _check_any(made["counts"], out)
     return made
+
+
+def _check_held_out(items: Iterator[Any], fold: int, say: Say) -> None:
+    """Tell of rows of PubMedQA's labelled set that are not used. Raises UserError when no row is
+    left, before a model is opened for nothing."""
+    from medexpert.data.construct.rejects import Reject
+    from medexpert.data.construct.voc_items import NO_FOLD
+
+    found = Counter(item.reason if isinstance(item, Reject) else "" for item in items)
+    held = {name: found[name] for name in ("pqal_item", "test_item", "dev_item") if found[name]}
+    if not held:
+        return
+    counts = ", ".join(f"{reason} {n}" for reason, n in held.items())
+    what = (
+        f"{sum(held.values())} of {found.total()} rows are of PubMedQA's labelled set and not used"
+    )
+    advice = "--option fold=N (0 to 9) uses the 450 training items of fold N; never its test items"
+    if not found[""]:
+        raise UserError(
+            f"{what} ({counts}), none is left", where="construct voc",
+            allowed=advice if fold == NO_FOLD else "items of the training part of the fold",
+        )  # fmt: skip
+    say(f"{what} ({counts})" + (f": {advice}" if found["pqal_item"] else ""))
+
+
+def _check_any(counts: Mapping[str, Any], out: Path) -> None:
+    """Raises UserError, saying what to do, when the work is done and made no record."""
+    if counts["kept"]:
+        return
+    rejected = counts["rejected"]
+    why = ", ".join(f"{reason} {n}" for reason, n in rejected.items())
+    ways = "a stronger --model, or more items, with another --out"
+    if "hard_cap" in rejected:
+        why += ": hard items are kept beside consistent ones alone, and there are none of those"
+        ways = f"a lower --option min_agreement (0 takes every item), {ways}"
+    raise UserError(
+        f"no record was made of {counts['read']} items ({why})", where=str(out), allowed=ways
+    )
 
 
 def _tell_of_labelled_set(files: Sequence[Path], say: Say) -> None:

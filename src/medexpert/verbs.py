@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medexpert.records import UserError
+from medexpert.records import NO_ANSWER, UserError
 
 if TYPE_CHECKING:
     from medexpert.engines.opening import EngineSpec
     from medexpert.model.catalogue import BaseEntry
+    from medexpert.prompt.ask import Answer
 
 
 def engine_spec(
@@ -74,7 +75,9 @@ def ask_model(
     base_url: str = "",
     options: Sequence[str] = (),
 ) -> str:
-    """Answer one question; the text to print, with the reasons for and against each choice."""
+    """Answer one question; the text to print, with the reasons for and against each choice, or
+    what a strategy that explains no choice (cot) wrote."""
+    from medexpert.prompt import strategies
     from medexpert.prompt.ask import ask
 
     names = tuple(part.strip() for part in choices.split(",") if part.strip())
@@ -84,6 +87,7 @@ def ask_model(
         )
     if not question.strip():
         raise UserError("the question is empty", where="ask")
+    strategies.get(strategy, where="--strategy")
     passage = read_context(context)
     engine, _ = open_engine(
         model, dtype=dtype, batch_tokens=4096, say=say, base_url=base_url, options=options
@@ -91,13 +95,25 @@ def ask_model(
     answer = ask(question, engine, context=passage, choices=names, strategy=strategy)
     if as_json:
         return json.dumps(asdict(answer), ensure_ascii=False, indent=2)
-    lines = [f"Answer: {answer.choice}", ""]
+    lines = [*_told(answer, names), "A language model wrote this. It is not medical advice."]
+    return "\n".join(lines)
+
+
+def _told(answer: Answer, names: Sequence[str]) -> Iterator[str]:
+    """The lines of an answer: the choices, reasons where there are any, texts that reason."""
+    none = "none (no single choice could be read from what the model wrote)"
+    yield f"Answer: {none if answer.choice == NO_ANSWER else answer.choice}"
+    yield ""
     for name in names:
         share = answer.probabilities.get(name)
-        lines.append(f"{name}" + (f"  ({100 * share:.0f} %)" if share is not None else ""))
-        lines += [f"  for:     {answer.reasons_for.get(name) or '(none given)'}"]
-        lines += [f"  against: {answer.reasons_against.get(name) or '(none given)'}"]
-    return "\n".join([*lines, "", "A language model wrote this. It is not medical advice."])
+        yield name + (f"  ({100 * share:.0f} %)" if share is not None else "")
+        if answer.reasons_for or answer.reasons_against:
+            yield f"  for:     {answer.reasons_for.get(name) or '(none given)'}"
+            yield f"  against: {answer.reasons_against.get(name) or '(none given)'}"
+    yield ""
+    for sample in answer.trace.get("samples", ()):
+        yield f"The model wrote: {sample['text'].strip() or '(nothing)'}"
+        yield ""
 
 
 def read_context(context: str) -> str:

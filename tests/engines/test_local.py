@@ -236,6 +236,9 @@ def test_open_names_dtype_and_reads_a_folder(parts: Parts, tmp_path: Path) -> No
     assert engine.facts()["context"] == 256
     wanted = LocalEngine(made.model, made.tokenizer).choice_logprobs(PROMPTS, [" yes"])
     assert near(engine.choice_logprobs(PROMPTS, [" yes"])[0], wanted[0])
+    assert LocalEngine.open(str(folder)).name == "demo/adapt"
+    with pytest.raises(UserError, match=r"none: no such model folder.*medexpert models fetch NAME"):
+        LocalEngine.open(str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"unknown dtype 'float33'.*did you mean 'float32'"):
         LocalEngine.open(folder, dtype="float33")
 

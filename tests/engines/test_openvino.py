@@ -240,7 +240,7 @@ def test_a_pair_is_opened_from_one_folder(
     model_folder: Path, tmp_path: Path, written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDEXPERT_CACHE", str(tmp_path / "pair"))
-    pair = PairedEngine.open(model_folder, threads=1)
+    pair = PairedEngine.open(str(model_folder), threads=1)
     assert pair.name == written.name == "small" == pair.facts()["model"]
     assert pair.facts()["scorer"]["dtype"] == "float32"
     (made,) = pair.complete(["Q:"], max_tokens=3)

@@ -68,6 +68,9 @@ def test_faults_are_named(engine: ScriptedEngine) -> None:
         ask("Is it?", engine, choices=("yes",))
     with pytest.raises(UserError, match="choices 'yes', 'Yes'; allowed"):
         ask("Is it?", engine, choices=("yes", "Yes"))
+    for text in ("yes,no", "yn"):
+        with pytest.raises(UserError, match=rf"choices '{text}'; allowed: a list of texts"):
+            verify("Is it?", text, engine)
     with pytest.raises(UserError, match=r"unknown strategy 'vocs'.*did you mean 'voc'"):
         ask("Is it?", engine, strategy="vocs")
 
@@ -82,6 +85,17 @@ def test_verify_in_five_lines(base_model: Path) -> None:
     assert choice in ("yes", "no")
     assert sum(probabilities.values()) == pytest.approx(1.0)
     assert set(reasons) == {"yes", "no"}
+
+
+def test_the_lines_of_the_docs_run_as_printed(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = (Path(__file__).resolve().parents[2] / "docs" / "voc.md").read_text("utf-8")
+    code = docs.split("```python\n")[1].split("```")[0]
+    monkeypatch.setattr("medexpert.model.base.fetch", lambda _: str(base_model))
+    told: list[Any] = []
+    exec(code, {"print": lambda *shown: told.extend(shown)})
+    assert told[0] in ("yes", "no")
 
 
 def test_verify_takes_the_options_of_voc(engine: ScriptedEngine) -> None:

@@ -177,6 +177,39 @@ def test_labels_of_a_prompt(text: str, choices: tuple[str, ...], choice: str) ->
     assert read(text, *choices) == choice
 
 
+DRUGS = ("aspirin", "heparin", "warfarin", "rest")
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("A. aspirin\nB. heparin\nC. warfarin\nD. rest", NO_ANSWER),
+        ("A. aspirin\n\nB. heparin\n\nC. warfarin", NO_ANSWER),
+        ("A. aspirin\nC. warfarin", NO_ANSWER),
+        ("- A) aspirin\n- B) heparin", NO_ANSWER),
+        ("A aspirin\nC warfarin", NO_ANSWER),
+        ("A\nB\nC\nD", NO_ANSWER),
+        ("aspirin\nheparin", NO_ANSWER),
+        ("A. Aspirin: it may be.\nD. Rest: it may be.", NO_ANSWER),
+        ("A. aspirin\nIt thins blood.\nC. warfarin", NO_ANSWER),  # a list that was cut off
+        ("A. aspirin\nB. heparin\nA. aspirin\nB. heparin", NO_ANSWER),  # the list again
+        ("Answer:\nA. aspirin\nB. heparin\nC. warfarin\nD. rest", NO_ANSWER),
+        ("Answer:\n\nA. aspirin\n\nB. heparin", NO_ANSWER),
+        ("Answer: A. aspirin\nB. heparin", NO_ANSWER),
+        ("A. aspirin\nB. heparin\nC. warfarin\nD. rest\nB. heparin", "heparin"),
+        ("A. aspirin\nB. heparin\n\nIt thins blood.\nAnd more.\nB. heparin", "heparin"),
+        ("A. aspirin\nB. heparin\nFinal answer: A", "aspirin"),
+        ("A. aspirin thins blood.\nSo it is:\nC", "warfarin"),
+        ("It thins blood.\nC. warfarin", "warfarin"),
+        ("C. warfarin\nC. warfarin", "warfarin"),
+        ("Answer: A. aspirin\nHeparin is wrong.", "aspirin"),
+        ("Answer: A\n\nA. aspirin\nB. heparin", "aspirin"),
+    ],
+)
+def test_a_list_of_options_is_no_answer(text: str, choice: str) -> None:
+    assert read(text, *DRUGS) == choice
+
+
 PIECES = ("final answer", "answer is", ":", "yes", "no", "(B)", "\n", "**", "是", "答案", "Ｂ", "-")
 words = st.sampled_from(PIECES)
 texts = st.one_of(st.text(max_size=80), st.lists(words, max_size=12).map(" ".join))

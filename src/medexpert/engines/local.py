@@ -24,7 +24,7 @@ from medexpert.engines.network import Network
 from medexpert.engines.prefix import generate_prefix, reading_of
 from medexpert.engines.reuse import Batch, Reuse
 from medexpert.model.base import chat_format, load
-from medexpert.model.folder import read_lineage
+from medexpert.model.folder import existing, read_lineage
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.records import UserError, unknown_name
@@ -85,17 +85,18 @@ class LocalEngine:
 
     @classmethod
     def open(
-        cls, folder: Path, *, name: str = "", dtype: str = "float32", batch_tokens: int = 4096
+        cls, folder: str | Path, *, name: str = "", dtype: str = "float32", batch_tokens: int = 4096
     ) -> LocalEngine:
         """Open a model folder, or a PEFT adapter folder.
 
         The name is by default the folder's own, or "RUN/STAGE" for RUN/STAGE/model.
-        Raises UserError: unknown dtype, or what `model.base.load` raises.
+        Raises UserError: unknown dtype, no such folder, or what `model.base.load` raises.
         """
         if dtype not in DTYPES:
             raise unknown_name("dtype", dtype, DTYPES)
         from medexpert.engines.quick import pack
 
+        folder = existing(folder)
         model, tokenizer = load(folder, dtype=DTYPES[dtype])
         parameters = sum(p.numel() for p in model.parameters())
         packed = pack(model)

@@ -24,7 +24,7 @@ from medexpert.engines.openvino_requests import DTYPES, Requests, dtype_of, libr
 from medexpert.engines.priming import BLOCK, by_prefix, cached_tokens, waves
 from medexpert.model.base import chat_format
 from medexpert.model.exported import GgufFolder, base_of, gguf_of
-from medexpert.model.folder import check_config, read_header, weight_files
+from medexpert.model.folder import check_config, existing, read_header, weight_files
 from medexpert.model.staging import Progress, silent
 from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
@@ -70,7 +70,7 @@ class OpenVINOEngine:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: str | Path,
         *,
         name: str = "",
         dtype: str = "",
@@ -85,10 +85,12 @@ class OpenVINOEngine:
         """Open a model or adapter folder; its GGUF is made when there is none of these weights.
 
         `kind` is what the GGUF's matrices are stored as, "f16" or "q8_0". Raises UserError:
-        openvino-genai not installed, unknown dtype or kind, a model that cannot be a GGUF.
+        openvino-genai not installed, unknown dtype or kind, no such folder, a model that
+        cannot be a GGUF.
         """
         library()
         dtype_of(dtype)
+        folder = existing(folder)
         refuse_misread(folder)
         exported = gguf_of(folder, kind=kind, cache=cache, progress=progress)
         return cls(

@@ -71,7 +71,7 @@ class PairedEngine:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: str | Path,
         *,
         name: str = "",
         writer: Writer | None = None,

@@ -28,6 +28,19 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NOT_CAUSAL = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForPreTraining")
 
 
+def existing(folder: str | Path) -> Path:
+    """The folder as a path. Raises UserError, telling how to get a base, when it is not there."""
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise UserError(
+            "not a folder" if path.exists() else "no such model folder",
+            where=str(folder),
+            allowed="a model or adapter folder; `medexpert models fetch NAME` fetches a base model"
+            " and prints its folder",
+        )
+    return path
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether this is an adapter folder, peft's or C-Poly's (it has no weights of its own base)."""
     adapter = (folder / ADAPTER_CONFIG).is_file() or is_cpoly(folder)

@@ -96,6 +96,8 @@ def variant(options: Mapping[str, Any]) -> Voc:
 
 
 def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Question:
+    if isinstance(choices, str):  # a sequence too: of its characters
+        raise UserError(f"choices {choices!r}", allowed="a list of texts, as ['yes', 'no']")
     named = tuple(choice.strip() for choice in choices)
     if not question.strip():
         raise UserError("the question is empty")
@@ -123,7 +125,7 @@ def _answer(asked: Question, strategy: Strategy, engine: Engine, seed: int) -> A
         probabilities=found.probabilities,
         reasons_for={name: row["text"] for name, row in rationales.items()},
         reasons_against=dict(found.trace.get("against", {})),
-        faults={name: row["dropped"] for name, row in rationales.items() if row["dropped"]},
+        faults={name: row["fault"] for name, row in rationales.items() if row["fault"]},
         strategy=strategy.name,
         trace=found.trace,
     )

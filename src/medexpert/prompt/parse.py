@@ -3,6 +3,7 @@
 Two places are read. First the last explicit statement ("Final answer: yes", "the answer is (B)",
 "答案：是"); if there is one and it is ambiguous, the result is NO_ANSWER. Otherwise the last line,
 when it is nothing but a choice, or opens with a choice set off by punctuation and names no other.
+One of several options that the text lists, one below the other, is no answer in either place.
 A label inside a sentence ("there is no evidence") is not an answer, nor is one that is supposed
 ("if the answer is yes"), nor the letter of a name ("E. coli").
 
@@ -166,7 +167,11 @@ def _statements(text: str, words: Mapping[str, str]) -> list[str]:
         rest = text[match.end() :].split("\n", 1)[0]
         if _SUPPOSED.search(text[max(0, match.start() - 60) : match.start()]):
             continue
-        if _is_a_name(match.group(1), choice, rest):
+        below = text[match.end() :].split("\n")[1:]
+        if "\n" in match.group():  # "Answer:", and the options below it
+            below = [line for line in below if line.strip()]
+        another = _opening(_bare(below[0]), label, words, alone=True) if below else NO_ANSWER
+        if _is_a_name(match.group(1), choice, rest) or another not in (NO_ANSWER, choice):
             found.append(NO_ANSWER)
             continue
         named = _following(rest, label, words)
@@ -190,11 +195,25 @@ def _following(rest: str, label: str, words: Mapping[str, str]) -> set[str]:
 
 
 def _last_line(text: str, words: Mapping[str, str]) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [_bare(line) for line in text.splitlines() if line.strip()]
     if not lines:
         return NO_ANSWER
-    line = re.sub(r"^(?:[#>\s]|-\s)+", "", lines[-1])  # a minus sign is no bullet
     label = _pattern(words)
+    choice = _opening(lines[-1], label, words)
+    if choice == NO_ANSWER or _listed(lines, choice, label, words):
+        return NO_ANSWER
+    # "B) yes" says one thing twice; "Yes, there is no ..." may be an argument: not ours to judge.
+    mentioned = {_meaning(match.group(1), words) for match in re.finditer(label, lines[-1])}
+    return choice if mentioned <= {choice} else NO_ANSWER
+
+
+def _bare(line: str) -> str:
+    """A line without its bullet; a minus sign is none."""
+    return re.sub(r"^(?:[#>\s]|-\s)+", "", line.strip())
+
+
+def _opening(line: str, label: str, words: Mapping[str, str], *, alone: bool = False) -> str:
+    """The choice a line opens with, set off from what follows; `alone`: nothing but its text."""
     opening = re.match(f"{_OPEN}{label}{_CLOSE}", line)
     if not opening:
         return NO_ANSWER
@@ -204,8 +223,26 @@ def _last_line(text: str, words: Mapping[str, str]) -> str:
         return choice
     if _is_a_name(opening.group(1), choice, rest):
         return NO_ANSWER
-    # "B) yes" says one thing twice; "Yes, there is no ..." may be an argument: not ours to judge.
-    mentioned = {_meaning(match.group(1), words) for match in re.finditer(label, rest)}
-    alone = re.fullmatch(rf"[\W_]*{label}[\W_]*", rest)
-    set_off = re.match(_SET_OFF, rest)
-    return choice if (alone or set_off) and mentioned <= {choice} else NO_ANSWER
+    if re.fullmatch(rf"[\W_]*{label}[\W_]*", rest):
+        return choice
+    return choice if not alone and re.match(_SET_OFF, rest) else NO_ANSWER
+
+
+def _listed(lines: Sequence[str], choice: str, label: str, words: Mapping[str, str]) -> bool:
+    """Whether the last line is one of several options that the text lists.
+
+    A list is lines that open with different choices, one below the other, or letters with
+    anything between. A choice that comes again behind its list is an answer, unless the line
+    before it comes again too: then the list does.
+    """
+    opened = [_opening(line, label, words) for line in lines[:-1]]
+    named = [other for other in opened if other != NO_ANSWER]
+    if choice in named and (named[-1] == choice or named[-1] not in named[:-1]):
+        return False
+    if opened and opened[-1] not in (NO_ANSWER, choice):
+        return True
+    letter = re.compile(rf"{_OPEN}[A-Z]\b{_CLOSE}[\W_]*\w")
+    return bool(letter.match(lines[-1])) and any(
+        other not in (NO_ANSWER, choice) and letter.match(line)
+        for other, line in zip(opened, lines, strict=False)
+    )

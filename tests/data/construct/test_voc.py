@@ -286,6 +286,26 @@ def test_items_of_test_and_dev_are_refused_by_their_pmid(pmid: str, fold: int, r
         assert (found.reason if isinstance(found, Reject) else "") == reason, row
 
 
+def test_the_number_of_an_own_question_is_no_pmid() -> None:
+    own = {"question": "Which?", "choices": ["yes", "no"], "answer": "yes"}
+    listed = official_split().folds[0][0]
+    asked = {"question": "Q?", "contexts": ["c"], "answer": "yes"}
+    for row, pmid in (
+        ({"id": "1", **own}, None),
+        ({"id": 1, **own}, None),
+        ({"id": "1", "pmid": "77", **own}, "77"),
+        ({"id": "pubmedqa_77", **own}, "77"),
+        ({"id": listed, **own}, listed),  # of the labelled set, which a quarantine must see
+        ({"id": "77", "template": "pubmedqa.lm_eval", "fields": asked}, "77"),
+    ):
+        item = solved("here", row, source="s", fold=1)
+        assert isinstance(item, Solved)
+        records = [one for one in build([item], Scripted(), VocSettings(), seed=0)
+                   if isinstance(one, Example)]  # fmt: skip
+        assert records
+        assert {one.ids.get("pmid") for one in records} == {pmid}
+
+
 def test_forms_of_rows() -> None:
     mcq = {
         "id": "q", "source": "medqa", "kind": "mcq", "template": "chat.mcq_label",

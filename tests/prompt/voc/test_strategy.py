@@ -35,9 +35,10 @@ def test_transcript(walking: Question) -> None:
     assert trace["flip_rate"] == pytest.approx(1 / 3)
     assert [row["order"] for row in trace["verify"]] == list(ORDERS)
     assert {c: r["text"] for c, r in trace["rationales"].items()} == REASONS
-    assert {c: r["dropped"] for c, r in trace["rationales"].items()} == {
+    assert {c: r["fault"] for c, r in trace["rationales"].items()} == {
         "yes": "", "no": "", "maybe": "names_another_choice",
     }  # fmt: skip
+    assert all(r["shown"] for r in trace["rationales"].values())  # the last one always stays
     generated = sum(len(text.split()) for text in REASONS.values())
     words = sum(len(p.split()) for call in engine.calls for p in call.prompts)
     assert trace["tokens"] == {"prompt": words, "generated": generated}
@@ -125,8 +126,8 @@ def test_chinese_question_gets_chinese_prompts_and_labels(chinese: Question) -> 
     assert true.choices == ("是", "否")
     assert "[否] 答案是否。" in scoring.prompts[0]
     assert not any(word in p for c in engine.calls for p in c.prompts for word in ("yes", "maybe"))
-    assert found.trace["rationales"]["yes"]["dropped"] == "names_another_choice"
-    assert found.trace["rationales"]["no"]["dropped"] == "too_short"
+    assert found.trace["rationales"]["yes"]["fault"] == "names_another_choice"
+    assert found.trace["rationales"]["no"]["fault"] == "too_short"
     assert found.trace["against"]["no"] == "答案是否。"
     assert len(against.prompts) == 3
 

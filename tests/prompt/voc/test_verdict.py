@@ -100,7 +100,8 @@ def test_draws_are_sampled_filtered_and_averaged_as_probabilities(walking: Quest
     assert [(p["draw"], p["order"]) for p in passes] == list(enumerate(ORDERS))
     assert ["First" in p for p in engine.calls[-1].prompts] == [True, False, True]
     assert list(found.probabilities.values()) == pytest.approx([0.6, 0.3, 0.1])
-    assert [r["dropped"] for r in found.trace["draws"]["no"]] == ["", "too_short", ""]
+    assert [r["fault"] for r in found.trace["draws"]["no"]] == ["", "too_short", ""]
+    assert [r["shown"] for r in found.trace["draws"]["no"]] == [True, False, True]
     assert found.trace["rationales"]["no"]["text"] == texts[0]
 
 
@@ -230,7 +231,7 @@ def test_a_model_that_answers_nothing_or_loops(walking: Question) -> None:
         engine = ScriptedEngine(lambda p, t=text: t, lambda p, cs: [-1.0, -2.0, -3.0])
         found = asked(voc(), walking, engine)
         # Its explanations stay in the comparison; a missing one would give the verdict away.
-        assert {r["dropped"] for r in found.trace["rationales"].values()} == {reason}
+        assert {r["fault"] for r in found.trace["rationales"].values()} == {reason}
         assert all("[no] " in p and "[maybe] " in p for p in engine.calls[1].prompts)
         assert found.choice == "yes"
         found = asked(voc(verdict="generated"), walking, engine)

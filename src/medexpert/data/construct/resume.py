@@ -169,7 +169,7 @@ def _work_on(
         now, at = time.monotonic(), number * job.block + len(block)
         if now - last >= _SAY_EVERY or at == total:
             last, rate = now, asked / max(now - start, 1e-9)
-            found = f"{kept} records of {asked}" if job.pairs else f"{kept} of {asked} kept"
+            found = f"{kept} records" if job.pairs else f"{kept} of {asked} kept"
             say(f"{at}/{total} items, {found}, {rate:.2g}/s, {_duration((total - at) / rate)} left")
 
 
@@ -324,8 +324,10 @@ def _finish(
     write_json(job.manifest, manifest)
     job.progress.unlink()
     why = ", ".join(f"{reason} {n}" for reason, n in counts.reasons.most_common())
-    what = f"{counts.kept} {'records' if job.pairs else 'kept'} of {counts.read}"
-    say(f"{job.out}: {what}" + (f" ({why})" if why else ""))
+    what = f"{counts.kept} kept of {counts.read}"
+    if job.pairs:  # items give several records each
+        what = f"{counts.kept} records from {counts.read} items"
+    say(f"{job.out}: {what}" + (f" ({'left out: ' if job.pairs else ''}{why})" if why else ""))
     return manifest
 
 

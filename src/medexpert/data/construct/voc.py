@@ -46,8 +46,7 @@ from medexpert.data.construct.voc_drafts import (
     hypothesis,
     verify,
 )
-from medexpert.data.construct.voc_items import Solved
-from medexpert.data.quarantine.ids import keys_of
+from medexpert.data.construct.voc_items import Solved, pmids_of
 from medexpert.records import NO_ANSWER, Example, digest
 
 CONSISTENT, HARD = "consistent", "hard"
@@ -103,7 +102,7 @@ class _Maker:
         agreed, asked = draft.agreed, len(draft.passes)
         self.bucket = CONSISTENT if agreed >= settings.min_agreement * asked else HARD
         self.gold = draft.labels[self.item.answer]
-        pmids = [v for scheme, v in keys_of(self.item.id, self.item.ids) if scheme == "pmid"]
+        pmids = pmids_of(self.item)
         self.ids = {
             **({"pmid": pmids[0]} if len(pmids) == 1 else {}),
             **self.item.ids,

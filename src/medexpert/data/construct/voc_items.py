@@ -59,6 +59,14 @@ def solved(where: str, row: Mapping[str, Any], *, source: str, fold: int) -> Sol
     return item
 
 
+def pmids_of(item: Solved) -> list[str]:
+    """The PMIDs an item names: a bare number as id is one only where PubMedQA lists it."""
+    named = {value for scheme, value in keys_of(item.id, item.ids) if scheme == "pmid"}
+    if any(char.isalpha() for char in item.id) or named & official_split().everything():
+        return sorted(named)
+    return sorted(value for scheme, value in keys_of("", item.ids) if scheme == "pmid")
+
+
 def held_out(item: Solved, fold: int) -> str:
     """Why an item may not be learned from: "pqal_item", "test_item", "dev_item", or ""."""
     pmids = {value for scheme, value in keys_of(item.id, item.ids) if scheme == "pmid"}
@@ -119,6 +127,8 @@ def _example(where: str, row: Mapping[str, Any]) -> Solved:
     if template in _WORDED:
         choices, answer = CHOICES, text_of(fields, "answer", where)
         contexts = _strings(list_of(fields, "contexts", where), where)
+        if text_of(row, "id", where).isdigit():
+            ids = {"pmid": str(row["id"]), **ids}
     elif template in (*_MCQ, "direct.choices"):
         label = text_of(fields, "answer_idx" if template in _MCQ else "answer", where)
         options = object_of(fields.get("options"), "field 'options'", where)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medexpert.prompt.choices import naming
 from medexpert.prompt.voc.case import Case, Desk
@@ -28,12 +28,14 @@ HAN_SHARE = {"en": (0.0, 0.5), "zh": (0.2, 1.0)}
 
 @dataclass(frozen=True)
 class Rationale:
-    """`dropped` = why the filter would drop it, "" when it is sound; `finish` as in Completion."""
+    """`fault` = why it is unsound, "" when it is sound; `finish` as in Completion; `shown` =
+    whether it is put before the verifier (a control may show another text in its place)."""
 
     text: str
     tokens: int
     finish: str
-    dropped: str
+    fault: str
+    shown: bool = True
 
 
 def hypothesise(desk: Desk, cases: Sequence[Case], *, k: int, max_tokens: int) -> None:
@@ -53,15 +55,18 @@ def hypothesise(desk: Desk, cases: Sequence[Case], *, k: int, max_tokens: int) -
             reason = fault(text, choice, case.question, tokens)
             case.draws[choice].append(Rationale(text, completion.tokens, completion.finish, reason))
     for case in cases:
-        kept = {choice: _kept(draws) for choice, draws in case.draws.items()}
+        case.draws = {choice: _noted(draws) for choice, draws in case.draws.items()}
+        kept = {c: [row for row in draws if row.shown] for c, draws in case.draws.items()}
         case.shown = [
             {choice: rows[draw % len(rows)].text for choice, rows in kept.items()}
             for draw in range(k)
         ]
 
 
-def _kept(draws: Sequence[Rationale]) -> list[Rationale]:
-    return [row for row in draws if not row.dropped] or [draws[0]]
+def _noted(draws: Sequence[Rationale]) -> list[Rationale]:
+    """The draws, those that are left out noted as not shown."""
+    kept = [row for row in draws if not row.fault] or draws[:1]
+    return [replace(row, shown=row in kept) for row in draws]
 
 
 def contradict(desk: Desk, cases: Sequence[Case], *, max_tokens: int) -> None:

@@ -49,7 +49,7 @@ class Voc:
     every choice. `form` plain asks a chat model in plain text too. `control`: see `controls`.
 
     Trace, beside the ledger's: protocol · labels {choice: label} · rationales {choice: first
-    explanation shown: text, tokens, finish, dropped} · draws (k > 1) {choice: [all of them]} ·
+    explanation shown: text, tokens, finish, fault, shown} · draws (k > 1) {choice: [all of them]} ·
     shown (controls) [draw]{choice: text} · verify [pass: draw, order, logprobs, prior] ·
     flip_rate · verdict (generated): choice, decided_by, votes, checks · parse [of each check] ·
     features, weights (likelihood) · direct {choice: ln p} · contested (top2) · shots [example ids]
@@ -284,7 +284,7 @@ class _Run:
             "protocol": self.protocol,
             "labels": dict(zip(case.named.choices, case.named.labels, strict=True)),
             "rationales": {
-                c: asdict(next((r for r in case.draws[c] if not r.dropped), first[c]))
+                c: asdict(next((r for r in case.draws[c] if r.shown), first[c]))
                 for c in case.explained
             },
             **verdict.as_trace(case),
