@@ -1,13 +1,32 @@
-"""The door to what stands beside a single score: harnesses, folds, groups, open questions."""
+"""The door to what stands beside a single score: two scores compared, harnesses, folds, groups,
+open questions."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from medexpert.door import say
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object")]
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="an evaluation folder")],
+    second: Annotated[Path, typer.Argument(help="another, of the same task and protocol")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two evaluations of the same questions: exact McNemar and paired bootstrap.
+
+    Example: medexpert compare runs/demo/evaluate/base/direct runs/demo/evaluate/adapt/direct
+    """
+    from medexpert.evaluate.compare import comparison, told
+
+    found = comparison(first, second)
+    print(json.dumps(found.to_dict(), indent=2) if as_json else told(found))
 
 
 def harnesses(
@@ -16,7 +35,7 @@ def harnesses(
     more: Annotated[
         list[Path] | None, typer.Option(help="folders of other splits, which HELM counts too")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Score one prediction set by the rules of several harnesses, and tell the spread.
 
