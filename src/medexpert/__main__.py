@@ -18,6 +18,7 @@ from medexpert import __version__, door_scores, launch
 from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
 from medexpert.door_evaluate import ablate, evaluate, probe_app
+from medexpert.door_scores import compare
 from medexpert.records import UserError, unknown_name
 
 app = typer.Typer(
@@ -136,22 +137,7 @@ def train(
 
 app.command()(evaluate)
 app.command()(ablate)
-
-
-@app.command()
-def compare(
-    first: Annotated[Path, typer.Argument(help="an evaluation folder")],
-    second: Annotated[Path, typer.Argument(help="another, of the same task and protocol")],
-) -> None:
-    """Compare two evaluations of the same questions: exact McNemar and paired bootstrap.
-
-    Example: medexpert compare runs/demo/evaluate/base/direct runs/demo/evaluate/adapt/direct
-    """
-    import json
-
-    from medexpert.evaluate.compare import compare as compare_folders
-
-    print(json.dumps(compare_folders(first, second), indent=2))
+app.command()(compare)
 
 
 @app.command()

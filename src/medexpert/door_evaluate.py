@@ -157,14 +157,23 @@ def ablate(
 def temperature(
     test: Annotated[Path, typer.Argument(help="a finished evaluation folder of the test split")],
     dev: Annotated[list[Path], typer.Option(help="an evaluation folder of a dev split (repeat)")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print one JSON object, with all numbers and curves")
+    ] = False,
 ) -> None:
     """Fit a temperature on dev predictions and show the test split's calibration before and after.
 
+    ECE is that of 10 bins of equal count; the other numbers and the curves are in --json.
+
     Example: medexpert probe temperature r/test --dev r/dev-0
     """
-    from medexpert.evaluate.temperature import calibrate
+    from medexpert.evaluate.temperature import calibrate, told
 
-    _print(calibrate(test, dev))
+    found = calibrate(test, dev)
+    if as_json:
+        _print(found)
+    else:
+        print(told(found))
 
 
 @probe_app.command()

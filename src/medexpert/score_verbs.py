@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medexpert.records import digest
+from medexpert.records import UserError, digest
+
+if TYPE_CHECKING:
+    from medexpert.evaluate_verbs import Opening
 
 
 def harness_table(folder: Path, *, data: Path, more: list[Path], as_json: bool) -> str:
@@ -45,43 +48,50 @@ def group_json(name: str, folders: list[Path]) -> str:
     return json.dumps(group_score(name, results), ensure_ascii=False, indent=2)
 
 
+def judge_opening(answerer: Opening, judge: str, base_url: str, options: Sequence[str]) -> Opening:
+    """How the judge is opened: the answerer's own opening where it has its name and no settings."""
+    if judge == answerer.model and not (base_url or options):
+        return answerer
+    return replace(answerer, model=judge, base_url=base_url, options=tuple(options))
+
+
 def answer_freely(
-    model: str,
+    answerer: Opening,
+    judge: Opening | None,
     *,
     task: str,
     data: Path,
-    judge: str,
     limit: int,
     max_tokens: int,
     out: Path,
-    dtype: str,
-    batch_tokens: int,
     seed: int,
-    threads: int,
     say: Callable[[str], None],
-) -> str:
-    """Answer an open task, grade it where a judge is named; the scores as JSON."""
+) -> dict[str, Any]:
+    """Answer an open task, grade it where there is a judge; the content of result.json.
+
+    Cheap mistakes are found before a model is opened; a judge that is the answerer is opened once.
+    """
     from medexpert.evaluate.open_ended import evaluate_open
     from medexpert.evaluate.sampling import of_limit
     from medexpert.evaluate.tasks.open_tasks import open_task_named
-    from medexpert.verbs import open_engine
 
+    answerer.check()
+    if judge:
+        try:
+            judge.check()
+        except UserError as error:
+            raise UserError(str(error), where="the judge") from None
     asked = open_task_named(task)
     content = digest([asdict(question) for question in asked.load(data)])
-    engine, weights = open_engine(
-        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
-    )
+    engine, weights = answerer.open(say)
     grader, grades = (None, "")
     if judge:
-        grader, grades = open_engine(
-            judge, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
-        )
+        grader, grades = (engine, weights) if judge == answerer else judge.open(say)
+    dtype = answerer.dtype
     key = digest(
         [task, asked.version, content, of_limit(limit), max_tokens, seed, dtype, weights, grades]
     )
-    result = evaluate_open(
+    return evaluate_open(
         engine, asked, data=data, out=out, key=key, progress=say, judge=grader, limit=limit,
         max_tokens=max_tokens, seed=seed,
     )  # fmt: skip
-    shown = ("kind", "task", "model", "judge", "n", "empty", "cut_off", "scores")
-    return json.dumps({name: result[name] for name in shown}, ensure_ascii=False, indent=2)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from medexpert.__main__ import main
 from medexpert.evaluate.compare import compare, comparison
 from medexpert.evaluate.resume import read_predictions
 from medexpert.records import UserError
@@ -49,6 +50,30 @@ def test_a_result_against_itself(pair: tuple[Path, Path]) -> None:
     made = comparison(pair[0], pair[0])
     assert (made.accuracy_difference, made.macro_f1_difference, made.mcnemar.p) == (0, 0, 1)
     assert made.minimum_detectable_difference is None
+
+
+def test_the_command_speaks_and_has_json(pair: tuple[Path, Path], capsys: Any) -> None:
+    made, names = comparison(*pair), [str(folder) for folder in pair]
+    assert main(["compare", *names]) == 0
+    told = capsys.readouterr().out
+    for part in (
+        "second minus first, on the same 40 questions",
+        f"difference: {100 * made.accuracy_difference:+.1f} points (",
+        f"exact McNemar: {made.mcnemar.gained} gained, {made.mcnemar.lost} lost, p = ",
+        "macro-F1 difference: ",
+        f"({made.minimum_net_gain} questions net, for p < .05 at {made.mcnemar.discordant} that",
+    ):
+        assert part in told
+    rows = [line.split()[:3] for line in told.splitlines() if line.endswith(" %")]
+    shares = (made.accuracy_first, made.accuracy_second)
+    assert rows == [
+        [word, name, f"{100 * share:.1f}"]
+        for word, name, share in zip(("first", "second"), names, shares, strict=True)
+    ]
+    assert main(["compare", names[0], names[0]]) == 0
+    assert "smallest detectable difference: none; 0 questions are" in capsys.readouterr().out
+    assert main(["compare", *names, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(made.to_dict()))
 
 
 def test_unlike_results_are_refused(

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medexpert.__main__ import main
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate import open_ended
-from medexpert.evaluate.open_ended import evaluate_open, scores
+from medexpert.evaluate.open_ended import evaluate_open, scores, told
 from medexpert.evaluate.overlap import rouge_l, token_f1, tokens
 from medexpert.evaluate.tasks.open_tasks import open_task_named
+from medexpert.evaluate_verbs import Opening
 from medexpert.manifest import verify
 from medexpert.prompt.judge import parse_grade
 from medexpert.records import UserError
@@ -154,6 +156,71 @@ def test_an_unparsed_grade_is_no_point() -> None:
     overlap = {"token_f1": 0.5, "rouge_l": 0.5}
     rows = [{"overlap": overlap, "judge": {"grade": grade}} for grade in (4, None, 1, 2)]
     assert scores(rows, seed=0)["judge"]["average"] == pytest.approx(1.0)
+
+
+def test_nothing_graded_is_no_average(tmp_path: Path) -> None:
+    """An average of 0, from 0 to 0, would say that every answer is wrong, and surely so."""
+    engine, judge = (ScriptedEngine(completions=lambda p: "a tablet") for _ in range(2))
+    found = run(liveqa(tmp_path), tmp_path / "out", engine, judge=judge)
+    assert found["scores"]["judge"] == {
+        "average": None, "interval": None, "at_least_2": None, "at_least_3": None,
+        "at_least_4": None, "unparsed": 3,
+    }  # fmt: skip
+    assert "nothing graded; none of the 3 replies states one grade" in told(found)
+    assert "average" not in told(found)
+
+
+class Opened:
+    """Stands for the opening of models: notes what was opened, with which settings."""
+
+    def __init__(self) -> None:
+        self.of: list[tuple[str, str, tuple[str, ...]]] = []
+
+    def __call__(self, opening: Opening, say: Any) -> tuple[ScriptedEngine, str]:
+        self.of.append((opening.model, opening.base_url, opening.options))
+        return ScriptedEngine(completions=lambda p: "Grade: 3"), "digest"
+
+
+@pytest.mark.parametrize(
+    ("options", "opened"),
+    [
+        ([], [("m", "http://a/v1", ("concurrency=2",))]),
+        (["--judge", "m"], [("m", "http://a/v1", ("concurrency=2",))]),
+        (["--judge", "m", "--judge-base-url", "http://a/v1", "--judge-option", "concurrency=2"],
+         [("m", "http://a/v1", ("concurrency=2",))]),
+        (["--judge", "j", "--judge-base-url", "http://b/v1", "--judge-option", "concurrency=4"],
+         [("m", "http://a/v1", ("concurrency=2",)), ("j", "http://b/v1", ("concurrency=4",))]),
+        (["--judge", "m", "--judge-base-url", "http://b/v1"],
+         [("m", "http://a/v1", ("concurrency=2",)), ("m", "http://b/v1", ())]),
+    ],
+)  # fmt: skip
+def test_answerer_and_judge_may_be_endpoints(
+    options: list[str], opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    found, out = Opened(), tmp_path / "out"
+    monkeypatch.setattr(Opening, "open", lambda self, say: found(self, say))
+    words = [f"openai:{word}" if word in ("m", "j") else word for word in options]
+    command = ["free", "--model", "openai:m", "--base-url", "http://a/v1", "--engine-option",
+               "concurrency=2", "--data", str(liveqa(tmp_path)), "--out", str(out)]  # fmt: skip
+    assert main([*command, *words]) == 0
+    assert found.of == [(f"openai:{model}", url, more) for model, url, more in opened]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(out / "result.json")
+    assert ("average 2.00 of 3" in lines[-2]) == bool(options)
+    assert main([*command, *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 3
+
+
+def test_mistakes_about_the_judge_come_before_any_model(tmp_path: Path, capsys: Any) -> None:
+    start = ["free", "--model", "/no/such/model", "--out", str(tmp_path / "out")]
+    for options, why in (
+        (["--judge-base-url", "http://b/v1"], "--judge-base-url without a judge; allowed: with"),
+        (["--judge", "j", "--judge-base-url", "http://b/v1"], "the judge: "),
+        (["--judge", "openai:j", "--judge-base-url", "http://b", "--judge-option", "concurency=4"],
+         "did you mean 'concurrency'"),
+    ):  # fmt: skip
+        assert main([*start, *options]) == 2
+        assert why in capsys.readouterr().err
 
 
 @pytest.mark.slow

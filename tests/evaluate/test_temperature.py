@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medexpert.__main__ import main
 from medexpert.evaluate.temperature import calibrate, fit_temperature, logs, tempered
 from medexpert.records import UserError
 
@@ -80,6 +81,31 @@ def test_fitted_on_dev_and_applied_to_test(
     assert found["nll_after"] <= found["nll_before"]
     assert found["before"]["nll"] != found["after"]["nll"]
     assert found["before"]["risk_coverage"]["n"] == 40
+
+
+def test_the_command_says_what_it_was_fitted_on(
+    evaluate: Callable[..., Any], fakes: SimpleNamespace, tmp_path: Path, capsys: Any
+) -> None:
+    task, folders = split_task(fakes), [str(tmp_path / name) for name in ("test", "tuned")]
+    evaluate(tmp_path / "test", task=task)
+    evaluate(tmp_path / "tuned", task=task, split="val")
+    command = ["probe", "temperature", folders[0], "--dev", folders[1]]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["fitted_splits"], found["test_split"]) == (["val"], "test")
+    assert found["dev"]["before"]["nll"] == pytest.approx(found["nll_before"])
+    assert found["dev"]["after"]["nll"] == pytest.approx(found["nll_after"])
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"temperature {found['temperature']:.4g}")
+    assert lines[1] == (f"fitted on the 30 questions of split val ({folders[1]}), "
+                        f"applied to split test ({folders[0]})")  # fmt: skip
+    for line, name, part in zip(
+        lines[3:], ("dev: val 30", "test: test 40"), (found["dev"], found), strict=True
+    ):
+        told = [part[when][number] for number in ("nll", "ece_10_equal_mass")
+                for when in ("before", "after")]  # fmt: skip
+        assert line.split() == [*name.split(), *(f"{value:.4f}" for value in told)]
 
 
 def test_never_fitted_on_test(

@@ -16,6 +16,7 @@ from medexpert.evaluate import metrics, statistics
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.statistics import Interval, McNemar
+from medexpert.evaluate.tables import plain_table
 from medexpert.records import Prediction, UserError
 
 MUST_AGREE = ("task", "task_version", "split", "protocol")
@@ -55,6 +56,44 @@ class Comparison:
             "p": self.mcnemar.p,
             "minimum_detectable_difference": self.minimum_detectable_difference,
         }
+
+
+def told(found: Comparison) -> str:
+    """A comparison in lines for the terminal."""
+    gap, test = found.accuracy_interval, found.mcnemar
+    lines = [
+        f"second minus first, on the same {found.n} questions",
+        plain_table(
+            ("", "folder", ">accuracy"),
+            [
+                ["first", found.first, f"{100 * found.accuracy_first:.1f} %"],
+                ["second", found.second, f"{100 * found.accuracy_second:.1f} %"],
+            ],
+        ),
+        f"difference: {100 * found.accuracy_difference:+.1f} points "
+        f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}, {gap.method} 95 %)",
+        f"exact McNemar: {test.gained} gained, {test.lost} lost, p = {test.p:.2g}",
+    ]
+    if found.macro_f1_difference is not None and found.macro_f1_interval is not None:
+        gap = found.macro_f1_interval
+        lines.append(
+            f"macro-F1 difference: {100 * found.macro_f1_difference:+.1f} points "
+            f"({100 * gap.low:+.1f} to {100 * gap.high:+.1f}, {gap.method} 95 %)"
+        )
+    return "\n".join([*lines, _detectable(found)])
+
+
+def _detectable(found: Comparison) -> str:
+    start, changed = "smallest detectable difference:", found.mcnemar.discordant
+    if found.minimum_net_gain is None:
+        return (
+            f"{start} none; {changed} questions are right in one and wrong in the other, and so "
+            "few cannot reach p < .05, all gained or all lost"
+        )
+    return (
+        f"{start} {100 * found.minimum_net_gain / found.n:.1f} points ({found.minimum_net_gain} "
+        f"questions net, for p < .05 at {changed} that are right in one and wrong in the other)"
+    )
 
 
 def compare(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:

@@ -36,6 +36,7 @@ BATCH = 8
 OVERLAPS: dict[str, Callable[[str, str], float]] = {
     "token_f1": overlap.token_f1, "rouge_l": overlap.rouge_l,
 }  # fmt: skip
+AT_LEAST = {least: f"at_least_{least}" for least in judging.GRADES[1:]}
 
 
 def evaluate_open(
@@ -99,7 +100,7 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
 
     Overlap: mean against the nearest reference with a bootstrap interval over questions. Judge:
     TREC LiveQA's average (grade - 1, 0 to 3; an unparsed grade counts 0) and the shares graded at
-    least 2, 3, 4 of all questions.
+    least 2, 3, 4 of all questions; None where no reply at all had a grade.
     """
     ones = [1.0] * len(rows)
     found = {}
@@ -111,6 +112,9 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     if not graded:
         return {"overlap": found, "judge": None}
     grades = [row["judge"]["grade"] for row in graded]
+    if not any(grades):  # the judge said nothing about any answer: 0 would say that all are wrong
+        unknown = dict.fromkeys(("average", "interval", *AT_LEAST.values()))
+        return {"overlap": found, "judge": {**unknown, "unparsed": len(grades)}}
     points = [grade - 1 if grade else 0 for grade in grades]
     return {
         "overlap": found,
@@ -118,12 +122,39 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
             "average": float(np.mean(points)),
             "interval": asdict(bootstrap_ratio(points, [1.0] * len(points), seed=seed)),
             **{
-                f"at_least_{least}": sum((grade or 0) >= least for grade in grades) / len(grades)
-                for least in judging.GRADES[1:]
+                name: sum((grade or 0) >= least for grade in grades) / len(grades)
+                for least, name in AT_LEAST.items()
             },
             "unparsed": grades.count(None),
         },
     }
+
+
+def told(result: dict[str, Any]) -> str:
+    """The scores of a result in lines for the terminal."""
+    lines = [
+        f"{result['task']} · {result['model']}: n = {result['n']}, empty {result['empty']}, "
+        f"cut off {result['cut_off']}"
+    ]
+    for name, found in result["scores"]["overlap"].items():
+        low, high = (100 * found["interval"][end] for end in ("low", "high"))
+        lines.append(f"{name}: {100 * found['mean']:.1f} % ({low:.1f} to {high:.1f}, "
+                     f"{found['interval']['method']} 95 %), wording and not truth")  # fmt: skip
+    if grades := result["scores"]["judge"]:
+        lines.append(f"grades of {result['judge']}: {_grades_told(grades, result['n'])}")
+    return "\n".join(lines)
+
+
+def _grades_told(grades: dict[str, Any], n: int) -> str:
+    if grades["unparsed"] == n:
+        return f"nothing graded; none of the {n} replies states one grade"
+    interval = grades["interval"]
+    shares = ", ".join(f"{100 * grades[name]:.1f} % {least} or more"
+                       for least, name in AT_LEAST.items())  # fmt: skip
+    return (
+        f"average {grades['average']:.2f} of 3 ({interval['low']:.2f} to {interval['high']:.2f}, "
+        f"{interval['method']} 95 %); of grades 1 to 4 {shares}; unparsed {grades['unparsed']}"
+    )
 
 
 def _answered(

@@ -20,6 +20,7 @@ from medexpert.evaluate.metrics import SMALLEST, Floats
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.scoring import calibration, probability_rows
+from medexpert.evaluate.tables import plain_table
 from medexpert.records import Prediction, UserError
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -91,13 +92,15 @@ def fit_temperature(logits: Floats, gold: NDArray[np.int64]) -> Fit:
 def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
     """Fit on the dev folders, apply to the test folder: {temperature, fitted_on, before, after}.
 
-    `before` and `after` are the calibration numbers of the test questions. Raises UserError when a
+    `before` and `after` are the calibration numbers of the test questions, those in `dev` of the
+    questions it was fitted on, whose splits are in `fitted_splits`. Raises UserError when a
     dev folder measured the test split or shares a question with it, when model, strategy, task,
     version or protocol differ, or when predictions carry no probabilities.
     """
     target = _result(test)
     asked = read_predictions(test)
     pooled: list[Prediction] = []
+    splits: list[str] = []
     for folder in dev:
         result = _result(folder)
         if result.get("split") == TEST_SPLIT:
@@ -114,6 +117,7 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
                     allowed="one model, strategy, task, version and protocol",
                 )
         pooled += read_predictions(folder)
+        splits.append(str(result.get("split")))
     shared = {row.id for row in pooled} & {row.id for row in asked}
     if shared:
         raise UserError(
@@ -121,19 +125,50 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
             where=", ".join(map(str, dev)),
             allowed="dev questions that are not tested",
         )
-    dev_rows, dev_gold, _ = _rows(pooled, dev[0] if dev else test)
+    dev_rows, dev_gold, dev_given = _rows(pooled, dev[0] if dev else test)
     fit = fit_temperature(logs(dev_rows), dev_gold)
     rows, gold, given = _rows(asked, test)
-    after = tempered(logs(rows), fit.temperature)
-    after[np.isnan(rows)] = np.nan
+    before, after = _around(rows, gold, given, fit.temperature)
+    dev_before, dev_after = _around(dev_rows, dev_gold, dev_given, fit.temperature)
     return {
         **asdict(fit),
         "fitted_on": [str(folder) for folder in dev],
+        "fitted_splits": splits,
         "test": str(test),
+        "test_split": target.get("split"),
         "test_n": len(gold),
-        "before": calibration(rows, gold, given),
-        "after": calibration(after, gold, given),
+        "before": before,
+        "after": after,
+        "dev": {"before": dev_before, "after": dev_after},
     }
+
+
+def told(found: Mapping[str, Any]) -> str:
+    """What :func:`calibrate` found, in five lines for the terminal."""
+    fitted, asked = ", ".join(dict.fromkeys(found["fitted_splits"])), found["test_split"]
+    end = ", an end of its range: the likelihood rises beyond it" if found["at_bound"] else ""
+    numbers = ("nll", "ece_10_equal_mass")
+    rows = [
+        [f"{name}: {split}", str(part["before"]["n"])]
+        + [f"{part[when][number]:.4f}" for number in numbers for when in ("before", "after")]
+        for name, split, part in (("dev", fitted, found["dev"]), ("test", asked, found))
+    ]
+    columns = ("questions", ">n", ">NLL before", ">after", ">ECE before", ">after")
+    return (
+        f"temperature {found['temperature']:.4g}{end}\n"
+        f"fitted on the {found['n']} questions of split {fitted} "
+        f"({', '.join(found['fitted_on'])}), applied to split {asked} ({found['test']})\n"
+        f"{plain_table(columns, rows)}"
+    )
+
+
+def _around(
+    rows: Floats, gold: NDArray[np.int64], given: NDArray[np.int64], temperature: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Calibration before and after."""
+    after = tempered(logs(rows), temperature)
+    after[np.isnan(rows)] = np.nan
+    return calibration(rows, gold, given), calibration(after, gold, given)
 
 
 def _rows(
