@@ -85,8 +85,9 @@ def evaluate_model(
 ) -> list[Outcome]:
     """The grid of a model; cheap mistakes are found before it is opened.
 
-    With `flat` there is one cell, in `asked.out` itself, and its failure is raised.
-    """  # fmt: skip
+    With `flat` there is one cell, in `asked.out` itself, and its failure is raised: so is other
+    work that the folder holds.
+    """
     from medexpert.evaluate import against, grid
     from medexpert.evaluate.tasks import expand
 
@@ -95,10 +96,12 @@ def evaluate_model(
     chosen = expand(tasks)
     flat = flat and len(chosen) == 1  # a group has several
     cells = grid.plan(chosen, strategies, seeds, settings, flat=flat)
+    if flat:
+        grid.refuse_other(cells[0], settings)
     engine, weights = opening.open(say)
     model = (opening.dtype, weights)
     if flat:
-        result = grid.run_cell(engine, cells[0], settings, model=model, say=say)
+        result = grid.run_cell(engine, cells[0], settings, model=model, say=say, start_over=False)
         return [grid.Outcome(cells[0], result)]
     outcomes = grid.evaluate_cells(engine, cells, settings, model=model, say=say)
     compared = against.against_first(outcomes)
