@@ -21,6 +21,7 @@ from medexpert.evaluate.meter import Meter, per_question
 from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, refuse_other, resume
 from medexpert.evaluate.sampling import RULE, sample
 from medexpert.evaluate.scoring import score
+from medexpert.evaluate.stopping import told_at_once
 from medexpert.evaluate.tasks import Task
 from medexpert.evaluate.tasks.own_file import PREFIX, is_own_file
 from medexpert.prompt import strategies
@@ -198,7 +199,10 @@ def _stream(
             f"{_duration((len(questions) - len(written)) / rate)} left"
         )
 
-    with manifest.disk_errors(path), path.open("ab") as handle:
+    many = "1 question" if len(questions) == 1 else f"{len(questions)} questions"
+    progress(f"{title}: {many}, the first answers come after a whole batch")
+    stopping = told_at_once(progress, f"{title}: stopping after the computation under way")
+    with stopping, manifest.disk_errors(path), path.open("ab") as handle:
         for answer in answers:
             now = time.monotonic()
             if not written:
