@@ -38,6 +38,28 @@ def read_predictions(folder: Path) -> list[Prediction]:
     return rows
 
 
+def require_finished(folder: Path) -> None:
+    """Raises UserError when `folder` is no finished evaluation: is it one below, or interrupted?"""
+    if not (folder / manifest.MANIFEST).is_file():
+        for depth in ("*", "*/*", "*/*/*"):
+            below = sorted(path.parent for path in folder.glob(f"{depth}/result.json"))
+            if below:
+                raise UserError(
+                    "no evaluation itself: it holds the folders of "
+                    f"{len(below)} evaluation{'s' if len(below) > 1 else ''}",
+                    where=str(folder), nearest=str(below[0]),
+                )  # fmt: skip
+        if (folder / HEADER).is_file() and (folder / PREDICTIONS).is_file():
+            header = manifest.read_json(folder / HEADER)
+            total = header.get("n", "?") if isinstance(header, dict) else "?"
+            raise UserError(
+                f"not a finished folder: {len(_read_lines(folder / PREDICTIONS)[0])} of {total} "
+                "questions are answered: run the same command again",
+                where=str(folder),
+            )
+    manifest.verify(folder)
+
+
 def refuse_other(out: Path, header: Mapping[str, Any]) -> None:
     """Raises UserError when `out` holds an evaluation that is not this one, and tells what differs.
 
