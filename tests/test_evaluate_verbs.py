@@ -114,3 +114,32 @@ def test_lists() -> None:
         listed("a,,b", "--tasks")
     with pytest.raises(UserError, match="whole numbers"):
         numbers("1.5", "--seeds")
+
+
+def test_one_evaluation_never_replaces_another(
+    base_model: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    start = ["evaluate", "--model", str(base_model), "--out", str(out), "--task", "trialgen"]
+    assert main([*start, "--limit", "3"]) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for options, told in (
+        (["--limit", "3", "--strategy", SAMPLED], f"strategy direct there, {SAMPLED} now"),
+        (["--limit", "4"], "questions 3 there, 4 now"),
+        (["--limit", "3", "--dtype", "bfloat16"], "other weights, dtype"),
+    ):
+        capsys.readouterr()
+        assert main([*start, *options]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"{out}: holds a finished evaluation of other settings ({told}" in line
+        assert "another --out" in line
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert main([*start, "--limit", "3"]) == 0
+    (out / "manifest.json").unlink()
+    assert main([*start, "--limit", "3", "--seed", "1"]) == 2
+    assert "an interrupted evaluation of other settings (seed 0 there, 1 now)" in (
+        capsys.readouterr().err
+    )
+    (out / "run.json").unlink()
+    assert main([*start, "--limit", "3"]) == 2
+    assert "holds other work, without run.json" in capsys.readouterr().err

@@ -85,20 +85,25 @@ def evaluate_model(
 ) -> list[Outcome]:
     """The grid of a model; cheap mistakes are found before it is opened.
 
-    With `flat` there is one cell, in `asked.out` itself, and its failure is raised.
-    """  # fmt: skip
+    With `flat` there is one cell, in `asked.out` itself, and its failure is raised: so is other
+    work that the folder holds.
+    """
     from medexpert.evaluate import against, grid
     from medexpert.evaluate.tasks import expand
+    from medexpert.evaluate.tasks.present import require_files
 
     opening.check()
     settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
     chosen = expand(tasks)
+    require_files(tasks, asked.data, asked.split)
     flat = flat and len(chosen) == 1  # a group has several
     cells = grid.plan(chosen, strategies, seeds, settings, flat=flat)
+    if flat:
+        grid.refuse_other(cells[0], settings)
     engine, weights = opening.open(say)
     model = (opening.dtype, weights)
     if flat:
-        result = grid.run_cell(engine, cells[0], settings, model=model, say=say)
+        result = grid.run_cell(engine, cells[0], settings, model=model, say=say, start_over=False)
         return [grid.Outcome(cells[0], result)]
     outcomes = grid.evaluate_cells(engine, cells, settings, model=model, say=say)
     compared = against.against_first(outcomes)
@@ -127,12 +132,14 @@ def measure_sensitivity(
     from medexpert.evaluate.resume import read_predictions
     from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
+    from medexpert.evaluate.tasks.present import require_files
     from medexpert.records import unknown_name
 
     for name in labels:
         if name not in sensitivity.LABELS:
             raise unknown_name("names of the choices", name, sensitivity.LABELS, where="--labels")
     plain = task_named(task)
+    require_files([task], asked.data, asked.split)
     questions = sample(plain.load(asked.data, asked.split), asked.limit)
     settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
     most = max((factorial(len(question.choices)) for question in questions), default=1)

@@ -41,9 +41,10 @@ def group_json(name: str, folders: list[Path]) -> str:
     """The score of a group from evaluation folders, as JSON."""
     from medexpert import manifest
     from medexpert.evaluate.groups import group_score
+    from medexpert.evaluate.resume import require_finished
 
     for folder in folders:
-        manifest.verify(folder)
+        require_finished(folder)
     results = [manifest.read_json(folder / "result.json") for folder in folders]
     return json.dumps(group_score(name, results), ensure_ascii=False, indent=2)
 

@@ -46,6 +46,26 @@ def test_a_comparison_counts_what_changed(pair: tuple[Path, Path]) -> None:
     assert printed["minimum_detectable_difference"] == made.minimum_net_gain / 40  # type: ignore[operator]
 
 
+def test_a_folder_that_is_no_finished_evaluation_tells_where_to_look(
+    evaluate: Evaluate, strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        evaluate(tmp_path / "grid" / "toy" / "direct" / f"seed-{seed}", seed=seed)
+    cell = tmp_path / "grid" / "toy" / "direct" / "seed-0"
+    for parent in (cell.parent, tmp_path / "grid"):
+        with pytest.raises(UserError, match="holds the folders of 2 evaluations") as caught:
+            compare(cell, parent)
+        assert str(caught.value).endswith(f"did you mean {str(cell)!r}?")
+    strategies["direct"] = fakes.strategy(stop_after=15)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "half")
+    told = (
+        "half: not a finished folder: 15 of 40 questions are answered: run the same command again"
+    )
+    with pytest.raises(UserError, match=told):
+        compare(cell, tmp_path / "half")
+
+
 def test_a_result_against_itself(pair: tuple[Path, Path]) -> None:
     made = comparison(pair[0], pair[0])
     assert (made.accuracy_difference, made.macro_f1_difference, made.mcnemar.p) == (0, 0, 1)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,10 +165,31 @@ def test_the_rate_counts_whole_batches(
     lines: list[str] = []
     evaluate(tmp_path / "e", limit=12, progress=lines.append)
     assert [line.split(": ")[1] for line in lines] == [
+        "12 questions, the first answers come after a whole batch",
         "4/12, 0.40 questions/s, 20 s left",
         "8/12, 0.40 questions/s, 10 s left",
         "12/12, 0.40 questions/s, 0 s left",
     ]
+
+
+def test_ctrl_c_is_answered_before_the_computation_ends(
+    evaluate: Evaluate, strategies: dict[str, Any], tmp_path: Path
+) -> None:
+    class Busy:
+        def predict(self, asked: Any, engine: Any, *, protocol: str, seed: int, **_: Any) -> Any:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            pbkdf2_hmac("sha256", b"", b"", 5_000_000)  # as a product of matrices: one long step
+            yield Prediction(asked[0].id, "yes", asked[0].answer)
+
+    strategies["direct"] = Busy()  # type: ignore[assignment]
+    told: list[tuple[float, str]] = []
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "e", progress=lambda line: told.append((time.monotonic(), line)))
+    ended = time.monotonic()
+    (at, line) = told[-1]
+    assert "stopping" in line
+    assert at - started < (ended - started) / 2
 
 
 def test_only_the_first_protocol_is_the_published_benchmark(

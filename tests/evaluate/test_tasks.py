@@ -12,6 +12,7 @@ from medexpert.evaluate.metrics import official_score
 from medexpert.evaluate.sampling import sample
 from medexpert.evaluate.subsets import item_of
 from medexpert.evaluate.tasks import GROUPS, TASKS, expand, task_named, tasks_named
+from medexpert.evaluate.tasks.present import require_files
 from medexpert.manifest import read_json
 from medexpert.records import UserError
 
@@ -174,3 +175,32 @@ def test_every_task_of_the_folder_is_counted_above(real_data: Path) -> None:
             continue
         with pytest.raises(UserError, match=r"file not found|has no file"):
             task.load(real_data, "test")
+
+
+def test_a_group_tells_which_of_its_tasks_are_there(tmp_path: Path) -> None:
+    require_files(["trialgen"], tmp_path, "test")
+    for subject in ("anatomy", "virology"):
+        (tmp_path / f"{subject}_test.csv").write_text("Which?,a,b,c,d,A\n")
+    with pytest.raises(UserError) as caught:
+        require_files(["trialgen", "mmlu-medical"], tmp_path, "test")
+    told = str(caught.value)
+    assert "8 of the 10 tasks of mmlu-medical have no file here: mmlu-clinical_knowledge, " in told
+    assert "there: --tasks mmlu-anatomy,mmlu-virology;" in told
+    assert f"`medexpert data fetch mmlu-medical --to {tmp_path}`" in told
+    require_files(["mmlu-anatomy", "mmlu-virology"], tmp_path, "test")
+    with pytest.raises(UserError, match=r"10 of the 10 tasks of cmmlu-medical .*; none is there"):
+        require_files(["cmmlu-medical"], tmp_path / "none", "test")
+
+
+def test_a_task_without_its_files_tells_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pubmedqa", "pubmedqa-reasoning-free", "medqa-us"):
+        entry = name.removesuffix("-reasoning-free")
+        with pytest.raises(UserError) as caught:
+            require_files([name], Path(), "test")
+        told = str(caught.value)
+        assert "--data with the folder that holds the files" in told
+        assert f"`medexpert data fetch {entry} --to data` and then --data data" in told
+        assert "\n" not in told

@@ -13,7 +13,7 @@ from typing import Any
 
 from medexpert import manifest
 from medexpert.evaluate import metrics, statistics
-from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.resume import read_predictions, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.statistics import Interval, McNemar
 from medexpert.evaluate.tables import plain_table
@@ -157,7 +157,7 @@ def _compare(
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
-    manifest.verify(folder)
+    require_finished(folder)
     result = manifest.read_json(folder / RESULT)
     if not isinstance(result, dict):
         raise UserError("a JSON object is expected", where=str(folder / RESULT))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from medexpert import manifest
-from medexpert.evaluate.resume import HEADER, read_predictions
+from medexpert.evaluate.resume import HEADER, read_predictions, require_finished
 from medexpert.prompt.asking import LOWEST
 from medexpert.records import Prediction, UserError
 
@@ -99,7 +99,7 @@ def fit_folders(folders: Sequence[Path]) -> str:
             raise UserError("no evaluation here", where=str(folder))
         headers.append(manifest.read_json(folder / HEADER))
         _check_split(str(headers[-1].get("split", "")), where=str(folder))
-        manifest.verify(folder)
+        require_finished(folder)
         for name in MUST_AGREE:
             if headers[-1].get(name) != headers[0].get(name):
                 what = f"{name} is {headers[-1].get(name)!r}, and {headers[0].get(name)!r} in "

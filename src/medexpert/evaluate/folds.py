@@ -16,7 +16,7 @@ from typing import Any
 
 from medexpert import manifest
 from medexpert.evaluate import metrics, statistics
-from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.resume import read_predictions, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.records import NO_ANSWER, Prediction, UserError
 
@@ -132,7 +132,7 @@ def _pair(value: Mapping[str, float] | None) -> str:
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
-    manifest.verify(folder)
+    require_finished(folder)
     found: Mapping[str, Any] = manifest.read_json(folder / RESULT)
     return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
-from medexpert.evaluate import run, seeds
+from medexpert.evaluate import resume, run, seeds
 from medexpert.evaluate.folders import folder_of
 from medexpert.evaluate.groups import group_score
 from medexpert.evaluate.resume import read_predictions
@@ -152,14 +152,24 @@ def evaluate_cells(
     return outcomes
 
 
+def refuse_other(cell: Cell, settings: Settings) -> None:
+    """Raises UserError when the folder holds another evaluation; the model is not known yet."""
+    known = {
+        "task": cell.task.name, "task_version": cell.task.version, "split": settings.split,
+        "protocol": cell.protocol, "strategy": cell.strategy, "seed": cell.seed,
+    }  # fmt: skip
+    resume.refuse_other(cell.folder, known)
+
+
 def run_cell(
-    engine: Engine, cell: Cell, settings: Settings, *, model: Sequence[str], say: Say
-) -> dict[str, Any]:
-    """One cell; returns its result.json."""
+    engine: Engine, cell: Cell, settings: Settings, *, model: Sequence[str], say: Say,
+    start_over: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """One cell; returns its result.json. `start_over`: as in `run.evaluate`."""
     return run.evaluate(
         engine, cell.task, data=settings.data, strategy=cell.strategy, protocol=cell.protocol,
         out=cell.folder, key=cell.key(model), progress=say, limit=settings.limit, seed=cell.seed,
-        split=settings.split,
+        split=settings.split, start_over=start_over,
     )  # fmt: skip
 
 

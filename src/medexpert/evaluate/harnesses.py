@@ -17,7 +17,7 @@ from medexpert import manifest
 from medexpert.evaluate import harness_rules as rules
 from medexpert.evaluate import metrics
 from medexpert.evaluate.harness_rules import Read
-from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.resume import read_predictions, require_finished
 from medexpert.prompt.options import LETTERS, printed
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 
@@ -233,7 +233,7 @@ def harnesses(
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
-    manifest.verify(folder)
+    require_finished(folder)
     found: Mapping[str, Any] = manifest.read_json(folder / "result.json")
     return found
 

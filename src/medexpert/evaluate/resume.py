@@ -1,7 +1,8 @@
 """What an evaluation folder holds already, and how much of it may be kept.
 
 `run.json` beside predictions.jsonl says what the predictions belong to. Those of another key are
-discarded with a message; of the same key, whole lines that answer the questions in order are kept.
+discarded with a message, or refused where the folder is the user's own (`refuse_other`); of the
+same key, whole lines that answer the questions in order are kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from medexpert.records import Prediction, Question, UserError, from_mapping, to_
 PREDICTIONS = "predictions.jsonl"
 HEADER = "run.json"
 Progress = Callable[[str], None]
+_ELSEWHERE = "choose another --out, or remove this folder"
+_CALLED = {"n": "questions", "task_version": "task version"}
+_DIGESTS = {
+    "split_digest": "other texts of the questions",
+    "key": "other weights, dtype, shown examples or version of the strategy",
+}
+"""Values that say nothing to a reader, and what it means when they alone differ."""
 
 
 def read_predictions(folder: Path) -> list[Prediction]:
@@ -28,6 +36,56 @@ def read_predictions(folder: Path) -> list[Prediction]:
     if fault:
         raise UserError(fault, where=f"{path}:{len(rows) + 1}")
     return rows
+
+
+def require_finished(folder: Path) -> None:
+    """Raises UserError when `folder` is no finished evaluation: is it one below, or interrupted?"""
+    if not (folder / manifest.MANIFEST).is_file():
+        for depth in ("*", "*/*", "*/*/*"):
+            below = sorted(path.parent for path in folder.glob(f"{depth}/result.json"))
+            if below:
+                raise UserError(
+                    "no evaluation itself: it holds the folders of "
+                    f"{len(below)} evaluation{'s' if len(below) > 1 else ''}",
+                    where=str(folder), nearest=str(below[0]),
+                )  # fmt: skip
+        if (folder / HEADER).is_file() and (folder / PREDICTIONS).is_file():
+            header = manifest.read_json(folder / HEADER)
+            total = header.get("n", "?") if isinstance(header, dict) else "?"
+            raise UserError(
+                f"not a finished folder: {len(_read_lines(folder / PREDICTIONS)[0])} of {total} "
+                "questions are answered: run the same command again",
+                where=str(folder),
+            )
+    manifest.verify(folder)
+
+
+def refuse_other(out: Path, header: Mapping[str, Any]) -> None:
+    """Raises UserError when `out` holds an evaluation that is not this one, and tells what differs.
+
+    `header` may hold only what is known so far: names that it lacks are not compared.
+    """
+    if not (out / HEADER).is_file():
+        if (out / PREDICTIONS).is_file() or (out / manifest.MANIFEST).is_file():
+            raise UserError(f"holds other work, without {HEADER}; it is kept: {_ELSEWHERE}",
+                            where=str(out))  # fmt: skip
+        return
+    if not (out / PREDICTIONS).is_file() or not (out / PREDICTIONS).stat().st_size:
+        return
+    old = manifest.read_json(out / HEADER)
+    old = old if isinstance(old, dict) else {}
+    different = [name for name in header if old.get(name) != header[name]]
+    if not different:
+        return
+    told = [
+        f"{_CALLED.get(name, name)} {old.get(name)} there, {header[name]} now"
+        for name in different
+        if name not in _DIGESTS
+    ]
+    why = "; ".join(told) or _DIGESTS[next(name for name in _DIGESTS if name in different)]
+    done = "a finished" if (out / manifest.MANIFEST).is_file() else "an interrupted"
+    raise UserError(f"holds {done} evaluation of other settings ({why}); it is kept: {_ELSEWHERE}",
+                    where=str(out))  # fmt: skip
 
 
 def resume(

@@ -2,7 +2,7 @@
 
 Every answer is written as it comes, so that a stopped run goes on where it stopped. Predictions of
 another key (other model, recipe, code of the step) are never mixed in: `run.json` beside them says
-what they belong to, and anything else is discarded with a message.
+what they belong to, and anything else is discarded with a message, or refused.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from medexpert import manifest
 from medexpert.evaluate import metrics
 from medexpert.evaluate.meter import Meter, per_question
-from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, resume
+from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, refuse_other, resume
 from medexpert.evaluate.sampling import RULE, sample
 from medexpert.evaluate.scoring import score
+from medexpert.evaluate.stopping import told_at_once
 from medexpert.evaluate.tasks import Task
 from medexpert.evaluate.tasks.own_file import PREFIX, is_own_file
 from medexpert.prompt import strategies
@@ -70,11 +71,13 @@ def evaluate(
     limit: int = 0,
     seed: int = 0,
     split: str = "test",
+    start_over: bool = True,
 ) -> dict[str, Any]:
     """Ask every question of the split (a sample of `limit`, 0 = all) and write the result to `out`.
 
     Returns the content of result.json. Work already finished under the same key is returned as it
-    is; an interrupted run goes on. Raises UserError for an unknown strategy, protocol or split.
+    is; an interrupted run goes on; other work in `out` is discarded, or refused when not
+    `start_over`. Raises UserError for an unknown strategy, protocol or split.
     """
     if manifest.is_complete(out, key):
         progress(f"{out}: complete, nothing to do")
@@ -85,6 +88,8 @@ def evaluate(
     setting = Setting(task, split, protocol, strategy, limit, seed, key)
     questions = _questions(task, data, split, limit, progress)
     header = _header(setting, engine, questions)
+    if not start_over:
+        refuse_other(out, header)
     done = resume(out, header, questions, progress)
     resumed = len(done)
     meter = Meter(out / HEADER, engine)
@@ -194,7 +199,10 @@ def _stream(
             f"{_duration((len(questions) - len(written)) / rate)} left"
         )
 
-    with manifest.disk_errors(path), path.open("ab") as handle:
+    many = "1 question" if len(questions) == 1 else f"{len(questions)} questions"
+    progress(f"{title}: {many}, the first answers come after a whole batch")
+    stopping = told_at_once(progress, f"{title}: stopping after the computation under way")
+    with stopping, manifest.disk_errors(path), path.open("ab") as handle:
         for answer in answers:
             now = time.monotonic()
             if not written:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medexpert import manifest
-from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.resume import read_predictions, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.statistics import RESAMPLES, Interval, wilson
 from medexpert.evaluate.tasks import TASKS
@@ -52,7 +52,7 @@ def flagged_against_clean(
     training data under. Raises UserError as
     :func:`flagged_items`, and when the folder is not finished.
     """
-    manifest.verify(folder)
+    require_finished(folder)
     result: Mapping[str, Any] = manifest.read_json(folder / RESULT)
     task = TASKS.get(str(result["task"]))
     name = benchmark or (task.kept_out_as if task else str(result["task"]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medexpert import manifest
 from medexpert.evaluate.metrics import SMALLEST, Floats
-from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.resume import read_predictions, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.scoring import calibration, probability_rows
 from medexpert.evaluate.tables import plain_table
@@ -181,6 +181,6 @@ def _rows(
 
 
 def _result(folder: Path) -> Mapping[str, Any]:
-    manifest.verify(folder)
+    require_finished(folder)
     result: Mapping[str, Any] = manifest.read_json(folder / RESULT)
     return result

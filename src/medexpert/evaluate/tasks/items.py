@@ -170,6 +170,10 @@ def exam(
             raise UserError(f"{name} has no split {split!r}", allowed=", ".join(sources))
         return sources[split]
 
+    def lacks(root: Path, split: str) -> str:
+        wanted = source(split)
+        return "" if wanted.is_here(root) else wanted.entry
+
     def examples(root: Path) -> list[Question]:
         shown = sources[shots]
         # Without the file a strategy that shows none can still be measured.
@@ -187,4 +191,5 @@ def exam(
         benchmark=benchmark,
         splits=tuple(sources),
         left_out=lambda root, split: dict(questions(source(split), root, convert)[1]),
+        lacks=lacks,
     )

@@ -45,6 +45,17 @@ def examples(root: Path) -> list[Question]:
     return list(reader.fold_questions(root, 0)[0])
 
 
+def lacks(root: Path, split: str) -> str:
+    """The catalogue's name of PQA-L when it is not under `root`."""
+    from medexpert.data.readers.pubmedqa import find_pubmedqa
+
+    try:
+        find_pubmedqa(root)
+    except UserError:
+        return "pubmedqa"
+    return ""
+
+
 def _fold(split: str, name: str) -> int:
     fold = re.fullmatch(r"dev-(\d)", split)
     if fold is None:
@@ -69,6 +80,7 @@ TASK = Task(
     ),
     examples=examples,
     splits=SPLITS,
+    lacks=lacks,
 )
 REASONING_FREE = Task(
     name="pubmedqa-reasoning-free",
@@ -84,4 +96,5 @@ REASONING_FREE = Task(
     ),
     benchmark="pubmedqa",
     splits=SPLITS,
+    lacks=lacks,
 )

@@ -24,7 +24,8 @@ class Task:
     `choices` are the words all questions choose from; empty where each question has its own, which
     are then counted by letter. `benchmark` is the name under which the catalogue keeps the items
     out of training data (and states the licence), where it is not the task's own. `left_out(root,
-    split)` counts published items that `load` does not ask, by reason.
+    split)` counts published items that `load` does not ask, by reason. `lacks(root, split)` names
+    the catalogue's entry whose files are not under `root`, "" when they are or none is needed.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     benchmark: str = ""
     splits: tuple[str, ...] = ("test",)
     left_out: Callable[[Path, str], Mapping[str, int]] | None = None
+    lacks: Callable[[Path, str], str] = lambda root, split: ""
 
     def is_official(self, split: str, protocol: str) -> bool:
         """Whether all questions of this split under this protocol are the published benchmark."""
