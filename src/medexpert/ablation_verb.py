@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,10 +173,20 @@ def planned(variants: Sequence[Variant]) -> str:
             if mark:
                 first.setdefault(mark, variant.title)
             rows.append([variant.title, step.name, state])
-    counts = {state: sum(row[2].split()[0] == state.split()[0] for row in rows)
-              for state in ("complete", "to run", "as in another")}  # fmt: skip
-    total = ", ".join(f"{number} {state}" for state, number in counts.items())
-    return f"{plain_table(('variant', 'step', 'state'), rows)}\n{total}"
+    return f"{plain_table(('variant', 'step', 'state'), rows)}\n{_counted(rows)}"
+
+
+def _counted(rows: Sequence[Sequence[str]]) -> str:
+    """Planned steps in a line a kind, since an evaluation and a stage are hours of unlike work."""
+    kinds: dict[str, Counter[str]] = {}
+    for _, step, state in rows:
+        word = step.split()[0]
+        kind = {"data": "data", "evaluate": "evaluations", "report": "reports"}.get(word, "stages")
+        kinds.setdefault(kind, Counter())[state.split()[0]] += 1
+    return "\n".join(
+        f"{kind}: {seen['to']} to run, {seen['complete']} complete, {seen['as']} as in another"
+        for kind, seen in kinds.items()
+    )
 
 
 def _complete(step: Step) -> bool:
