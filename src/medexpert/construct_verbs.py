@@ -150,9 +150,9 @@ def construct(
     """Build `out` (JSONL of Examples), its rejects and its manifest; returns the manifest.
 
     `limit` rows are read of all inputs together (0 = all); `block` items are put to the model
-    together and then written down. `options` are settings of the builder by
-    name (see `settings_of`). `engine` replaces the model that would be opened. Killed and run
-    again, it goes on where it was. Raises UserError.
+    together and then written down. `options` are settings of the builder by name (see
+    `settings_of`). `engine` replaces the model that would be opened. Killed and run again, it goes
+    on where it was. Raises UserError.
     """
     from medexpert.data.construct import resume
 
@@ -173,14 +173,9 @@ def construct(
     teacher = EngineTeacher(engine, identity=identity, temperature=temperature)
     templates, work, late = _builder(kind, teacher, settings, seed)
     made_from = {
-        "kind": kind,
-        "teacher": teacher.identity,
-        "inputs": list(files.values()),
-        "templates": templates,
-        "settings": asdict(settings),
-        "limit": limit,
-        "seed": seed,
-    }
+        "kind": kind, "teacher": teacher.identity, "inputs": list(files.values()),
+        "templates": templates, "settings": asdict(settings), "limit": limit, "seed": seed,
+    }  # fmt: skip
     job = resume.Job(out, made_from, block, pairs=kind == "voc")
     made = resume.run(
         job, lambda: _items(kind, inputs, settings, seed, limit), work,

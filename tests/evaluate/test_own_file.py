@@ -60,19 +60,23 @@ def test_the_version_is_the_content(tmp_path: Path) -> None:
         ({"id": "a", "question": "q", "choices": ["x", "y"]}, r"key 'answer' is missing"),
         (ROW | {"answer": 2}, r"'answer' is 2; allowed: an index, 0 to 1"),
         (ROW | {"answer": -1}, r"'answer' is -1"),
-        (ROW | {"answer": "two"}, r"'answer' is 'two'"),
+        (ROW | {"answer": "two"}, r"'answer' is 'two'; .* 0 to 1; for the choice 'two' write 1"),
+        (ROW | {"answer": "B"}, r"'answer' is 'B'; .* 0 to 1; for choice B write 1"),
+        (ROW | {"answer": "C"}, r"'answer' is 'C'; allowed: an index, 0 to 1$"),
+        (ROW | {"answer": "1"}, r"'answer' is '1'; .*; write 1 without quotes"),
+        (ROW | {"choices": ["B", "A"], "answer": "A"}, r".*for the choice 'A' write 1"),
         (ROW | {"answer": True}, r"'answer' is True"),
         (ROW | {"answer": 1.0}, r"'answer' is 1.0"),
         (ROW | {"choices": ["one"], "answer": 0}, r"1 choices; allowed: 2 to 26"),
-        (ROW | {"choices": "one two"}, r"'choices' is a list of texts"),
+        (ROW | {"choices": "one two"}, r"'choices' must be a list of texts"),
         (ROW | {"choices": ["one", " "]}, r"a choice is empty"),
         (ROW | {"choices": ["one", "one "]}, r"choices 'one' and 'one ' look the same"),
         (ROW | {"choices": ["no", "ｎｏ"]}, r"choices 'no' and 'ｎｏ' look the same"),
         (ROW | {"choices": ["no", "nо"]}, r"choices .* look the same"),  # a Cyrillic o
         (ROW | {"choices": ["no", "no\u200b"]}, r"choices .* look the same"),
         (ROW | {"question": " "}, r"'question' is empty or no text"),
-        (ROW | {"id": None}, r"'id' is a text or a number, not None"),
-        (ROW | {"context": 3}, r"'context' is a text or a list of texts"),
+        (ROW | {"id": None}, r"'id' must be a text or a number, not None"),
+        (ROW | {"context": 3}, r"'context' must be a text or a list of texts"),
         (
             '{"id": "a", "question": "\\ud800?", "choices": ["x", "y"], "answer": 0}',
             r"not a JSON object in UTF-8 \(.*surrogates",
@@ -116,8 +120,34 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no question in this file; allowed: one object a line"):
         task_named(write(tmp_path / "empty.jsonl", ""))
     mixed = write(tmp_path / "m.jsonl", ROW | {"context": "x"}, ROW | {"id": "b"})
-    with pytest.raises(UserError, match=r"m\.jsonl:2: no 'context', which other lines have"):
+    with pytest.raises(
+        UserError, match=r"1 fault in this file\n.*m\.jsonl:2: 'context' stands in 1"
+    ):
         task_named(mixed)
+
+
+@pytest.mark.parametrize(
+    ("having", "told"),
+    [
+        ((2,), r"m\.jsonl:3: 'context' stands in 1 of 6 .*; those that have one: line 3$"),
+        ((0, 1, 3, 4), r"m\.jsonl:3: .* in 4 of 6 .*; those that have none: lines 3, 6$"),
+    ],
+)
+def test_all_lines_that_break_the_rule_of_contexts_are_told(
+    tmp_path: Path, having: tuple[int, ...], told: str
+) -> None:
+    rows = [ROW | {"id": i} | ({"context": "Text."} if i in having else {}) for i in range(6)]
+    with pytest.raises(UserError, match=told):
+        task_named(write(tmp_path / "m.jsonl", *rows))
+
+
+def test_an_unknown_key_hides_no_other_fault_of_its_line(tmp_path: Path) -> None:
+    name = write(tmp_path / "u.jsonl", ROW | {"note": "x", "answer": 7, "question": ""})
+    with pytest.raises(UserError) as caught:
+        task_named(name)
+    told = str(caught.value)
+    assert "3 faults in this file" in told
+    assert all(part in told for part in ("unknown key 'note'", "'answer' is 7", "'question' is"))
 
 
 VALUES = st.recursive(

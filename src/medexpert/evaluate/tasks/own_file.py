@@ -1,8 +1,9 @@
 """`--task file:PATH`: anybody's JSONL of questions as a task, checked line by line.
 
 One object a line: `{id, question, choices: [text, ...], answer: index from 0, context?, lang?}`;
-`context` is a text or a list of texts, and either every question has one or none has. The task's
-version is the digest of the file's content, so results of a changed file are never compared.
+`context` is a text or a list of texts, and either every question has one or none has, since a
+protocol is of all questions. The task's version is the digest of the file's content, so results of
+a changed file are never compared.
 """
 
 from __future__ import annotations
@@ -77,8 +78,7 @@ def read(path: Path) -> list[Question]:
     if not faults and not asked:
         raise UserError("no question in this file", where=str(path), allowed=_shape())
     if not faults and len({bool(question.contexts) for question in asked}) > 1:
-        bare = next(question for question in asked if not question.contexts)
-        faults = [f"{path}:{first_line[bare.id]}: no 'context', which other lines have"]
+        faults = [_mixed(asked, first_line, path)]
     if faults:
         raise _all_told(faults, path)
     return asked
@@ -88,7 +88,20 @@ def _all_told(faults: list[str], path: Path) -> UserError:
     shown = faults[:TOLD]
     if len(faults) > TOLD:
         shown.append(f"{path}: {len(faults) - TOLD} more faults")
-    return UserError("\n".join([f"{len(faults)} faults in this file", *shown]), where=str(path))
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return UserError("\n".join([f"{count} in this file", *shown]), where=str(path))
+
+
+def _mixed(asked: list[Question], line: Mapping[str, int], path: Path) -> str:
+    """The fault of a file in which some questions have a context: what to change, and where."""
+    having = [line[question.id] for question in asked if question.contexts]
+    bare = [line[question.id] for question in asked if not question.contexts]
+    fewer, odd = (having, "have one") if len(having) < len(bare) else (bare, "have none")
+    told = ", ".join(map(str, fewer[:TOLD])) + (", ..." if len(fewer) > TOLD else "")
+    return (
+        f"{path}:{fewer[0]}: 'context' stands in {len(having)} of {len(asked)} questions, and must "
+        f"stand in all or in none; those that {odd}: line{'s' if len(fewer) > 1 else ''} {told}"
+    )
 
 
 def _question(line: bytes) -> tuple[Question | None, list[str]]:
@@ -100,7 +113,7 @@ def _question(line: bytes) -> tuple[Question | None, list[str]]:
         return None, [f"not a JSON object in UTF-8 ({str(error)[:80]})"]
     if not isinstance(row, dict):
         return None, [f"an object is expected, not {type(row).__name__}"]
-    why = _key_faults(row) or _value_faults(row)
+    why = _key_faults(row) + _value_faults(row)
     if why:
         return None, why
     choices = tuple(text.strip() for text in row["choices"])
@@ -127,16 +140,19 @@ def _key_faults(row: Mapping[str, Any]) -> list[str]:
 
 
 def _value_faults(row: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the values of the keys that are there."""
     why = []
-    if not isinstance(row["id"], str | int) or isinstance(row["id"], bool) or row["id"] == "":
-        why.append(f"'id' is a text or a number, not {row['id']!r}")
-    if not isinstance(row["question"], str) or not row["question"].strip():
+    name, asked = row.get("id", "-"), row.get("question", "-")
+    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        why.append(f"'id' must be a text or a number, not {name!r}")
+    if not isinstance(asked, str) or not asked.strip():
         why.append("'question' is empty or no text")
-    why += _choice_faults(row["choices"], row["answer"])
+    if "choices" in row:
+        why += _choice_faults(row["choices"], row.get("answer", 0))
     context = row.get("context")
     texts = context if isinstance(context, list) else [context]
     if context is not None and not all(isinstance(text, str) for text in texts):
-        why.append("'context' is a text or a list of texts")
+        why.append("'context' must be a text or a list of texts")
     if row.get("lang", "en") not in LANGUAGES:
         why.append(f"'lang' is {row['lang']!r}; allowed: {', '.join(LANGUAGES)}")
     return why
@@ -144,7 +160,7 @@ def _value_faults(row: Mapping[str, Any]) -> list[str]:
 
 def _choice_faults(choices: Any, answer: Any) -> list[str]:
     if not isinstance(choices, list) or not all(isinstance(text, str) for text in choices):
-        return ["'choices' is a list of texts"]
+        return ["'choices' must be a list of texts"]
     if not 2 <= len(choices) <= len(LETTERS):
         return [f"{len(choices)} choices; allowed: 2 to {len(LETTERS)}"]
     why = []
@@ -158,8 +174,24 @@ def _choice_faults(choices: Any, answer: Any) -> list[str]:
         seen.setdefault(plain, text)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         shown = "a number" if isinstance(answer, float) and math.isnan(answer) else repr(answer)
-        why.append(f"'answer' is {shown[:40]}; allowed: an index, 0 to {len(choices) - 1}")
+        allowed = f"an index, 0 to {len(choices) - 1}"
+        why.append(f"'answer' is {shown[:40]}; allowed: {allowed}{_meant(choices, answer)}")
     return why
+
+
+def _meant(choices: list[str], answer: Any) -> str:
+    """The index to write for an answer given as a choice's text, its letter or a quoted index."""
+    if not isinstance(answer, str):
+        return ""
+    texts = [text.strip() for text in choices]
+    given, letters = answer.strip(), LETTERS[: len(choices)]
+    if given in texts:
+        return f"; for the choice {given[:40]!r} write {texts.index(given)}"
+    if len(given) == 1 and given.upper() in letters:
+        return f"; for choice {given.upper()} write {letters.index(given.upper())}"
+    if given in map(str, range(len(choices))):
+        return f"; write {given} without quotes"
+    return ""
 
 
 def _as_seen(text: str) -> str:
