@@ -87,7 +87,7 @@ def grid_table() -> str:
         pooled = {row["strategy"]: row for row in grid["against"] if row["task"] == "all tasks"}
         place = f"{path.parts[-3]}/{path.parts[-2]}"
         rows += [
-            f"| [{place}](results/{place}/summary.md) {_grid_row(name, results, pooled.get(name))}"
+            f"| [{path.parts[-2]}](results/{place}/summary.md) {_grid_row(name, results, pooled.get(name))}"
             for name, results in strategies.items()
         ]
     return "\n".join(rows) if files else "No grids are committed yet."
