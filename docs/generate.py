@@ -85,9 +85,9 @@ def grid_table() -> str:
             if cell["result"]:
                 strategies.setdefault(cell["strategy"], []).append(cell["result"])
         pooled = {row["strategy"]: row for row in grid["against"] if row["task"] == "all tasks"}
-        place = f"{path.parts[-3]}/{path.parts[-2]}"
+        link = f"[{path.parts[-2]}](results/{path.parts[-3]}/{path.parts[-2]}/summary.md)"
         rows += [
-            f"| [{path.parts[-2]}](results/{place}/summary.md) {_grid_row(name, results, pooled.get(name))}"
+            f"| {link} {_grid_row(name, results, pooled.get(name))}"
             for name, results in strategies.items()
         ]
     return "\n".join(rows) if files else "No grids are committed yet."
