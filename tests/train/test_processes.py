@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,7 @@ def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., 
     assert int(newest[5:]) == log(root / "knowledge")[-1]["step"]  # the last step is in it
 
     short = [line for line in lines if "epochs" not in line and "max_tokens=0" not in line]
+    shutil.rmtree(root / "knowledge" / "state")  # other settings are refused beside it
     child = begun([*command[:4], str(path), *sets(short)], mark)
     _, told = child.communicate(timeout=300)
     assert child.returncode == 0, told
