@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> 
     nothing.
     """
     from medexpert.check import require_evaluation
-    from medexpert.evaluate.grid import ERROR
+    from medexpert.evaluate.grid import ERROR, failure
 
     recipe = load(path, overrides)
     variants = expand(recipe)
@@ -86,10 +85,7 @@ def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> 
         try:
             run(variant, donors, say)
         except Exception as error:  # whatever went wrong with one, the others are worth having
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            manifest.write_text(variant.root / ERROR, traceback.format_exc())
-            say(f"FAILED {variant.title}: {why}")
-            failed[variant.title] = why
+            failed[variant.title] = failure(error, variant.root, variant.title, say)
         else:
             (variant.root / ERROR).unlink(missing_ok=True)
     return Ablated(_written(recipe, variants, failed, say), tuple(failed))

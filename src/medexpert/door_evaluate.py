@@ -13,6 +13,7 @@ from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, say
 from medexpert.records import UserError
 
 if TYPE_CHECKING:
+    from medexpert.evaluate.against import Against
     from medexpert.evaluate.grid import Outcome
     from medexpert.evaluate_verbs import Opening
 
@@ -80,24 +81,25 @@ def evaluate(
     Example: medexpert evaluate --model runs/demo/adapt/model --task pubmedqa --data DIR
     --strategy direct --limit 50 --out results/mine
     """
-    from medexpert.evaluate_verbs import Asked, evaluate_model, listed, numbers
+    from medexpert.evaluate.grid import Settings
+    from medexpert.evaluate_verbs import evaluate_model, listed, numbers
 
     for plural, single, name in ((tasks, task, "task"), (strategies, strategy, "strategy")):
         if plural and single:
             raise UserError(f"--{name} and its plural are both given", allowed="one of them")
-    outcomes = evaluate_model(
+    outcomes, compared = evaluate_model(
         _opening(model, dtype, batch_tokens, threads, base_url, engine_options),
         tasks=listed(tasks or task or "pubmedqa", "--tasks"),
         strategies=listed(strategies or strategy or "direct", "--strategies"),
         seeds=numbers(seeds, "--seeds") if seeds else [seed],
-        asked=Asked(data, out, split, protocol, limit),
+        settings=Settings(data, out, split, protocol, limit),
         flat=not (tasks or strategies or seeds),
         say=say,
     )
-    _show(outcomes, out)
+    _show(outcomes, compared, out)
 
 
-def _show(outcomes: Sequence[Outcome], out: Path) -> None:
+def _show(outcomes: Sequence[Outcome], compared: Sequence[Against], out: Path) -> None:
     from medexpert.evaluate import against
     from medexpert.evaluate.grid import closing_table, conditions
 
@@ -117,7 +119,7 @@ def _show(outcomes: Sequence[Outcome], out: Path) -> None:
         )
     else:
         print(closing_table(outcomes))
-        if compared := against.against_first(outcomes):
+        if compared:
             print("\n" + against.plain(compared, outcomes[0].cell.strategy))
         print(out / "summary.json")
     for outcome in outcomes:
@@ -216,13 +218,14 @@ def choices(
 
     Example: medexpert probe choices --model smollm2-135m-instruct --data DIR --out r/choices
     """
-    from medexpert.evaluate_verbs import Asked, listed, measure_sensitivity
+    from medexpert.evaluate.grid import Settings
+    from medexpert.evaluate_verbs import listed, measure_sensitivity
 
     found = measure_sensitivity(
         _opening(model, dtype, batch_tokens, threads, base_url, engine_options),
         task=task, strategy=strategy,
         labels=listed(labels, "--labels"), orders=orders,
-        asked=Asked(data, out, split, protocol, limit), seed=seed, say=say,
+        settings=Settings(data, out, split, protocol, limit), seed=seed, say=say,
     )  # fmt: skip
     _print(found)
 

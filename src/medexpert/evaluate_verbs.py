@@ -15,7 +15,8 @@ from medexpert.records import UserError
 from medexpert.verbs import engine_spec, open_engine
 
 if TYPE_CHECKING:
-    from medexpert.evaluate.grid import Outcome
+    from medexpert.evaluate.against import Against
+    from medexpert.evaluate.grid import Outcome, Settings
 
 Say = Callable[[str], None]
 
@@ -46,17 +47,6 @@ class Opening:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is asked: names as given at the door, comma-separated lists taken apart."""
-
-    data: Path
-    out: Path
-    split: str = "test"
-    protocol: str = ""
-    limit: int = 0
-
-
 def listed(text: str, what: str) -> list[str]:
     """The parts of a comma-separated list. Raises UserError for an empty part."""
     parts = [part.strip() for part in text.split(",")]
@@ -79,13 +69,13 @@ def evaluate_model(
     tasks: Sequence[str],
     strategies: Sequence[str],
     seeds: Sequence[int],
-    asked: Asked,
+    settings: Settings,
     flat: bool,
     say: Say,
-) -> list[Outcome]:
-    """The grid of a model; cheap mistakes are found before it is opened.
+) -> tuple[list[Outcome], list[Against]]:
+    """The grid of a model and its comparisons; cheap mistakes are found before it is opened.
 
-    With `flat` there is one cell, in `asked.out` itself, and its failure is raised: so is other
+    With `flat` there is one cell, in `settings.out` itself, and its failure is raised: so is other
     work that the folder holds.
     """
     from medexpert.evaluate import against, grid
@@ -93,9 +83,8 @@ def evaluate_model(
     from medexpert.evaluate.tasks.present import require_files
 
     opening.check()
-    settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
     chosen = expand(tasks)
-    require_files(tasks, asked.data, asked.split)
+    require_files(tasks, settings.data, settings.split)
     flat = flat and len(chosen) == 1  # a group has several
     cells = grid.plan(chosen, strategies, seeds, settings, flat=flat)
     if flat:
@@ -104,15 +93,13 @@ def evaluate_model(
     model = (opening.dtype, weights)
     if flat:
         result = grid.run_cell(engine, cells[0], settings, model=model, say=say, start_over=False)
-        return [grid.Outcome(cells[0], result)]
+        return [grid.Outcome(cells[0], result)], []
     outcomes = grid.evaluate_cells(engine, cells, settings, model=model, say=say)
     compared = against.against_first(outcomes)
     grid.write_summary(
-        outcomes, asked.out, model=engine.name, limit=asked.limit,
-        compared=[row.to_dict() for row in compared],
-        told=against.markdown(compared, strategies[0]),
-    )  # fmt: skip
-    return outcomes
+        outcomes, settings.out, model=engine.name, limit=settings.limit, compared=compared
+    )
+    return outcomes, compared
 
 
 def measure_sensitivity(
@@ -122,7 +109,7 @@ def measure_sensitivity(
     strategy: str,
     labels: Sequence[str],
     orders: int,
-    asked: Asked,
+    settings: Settings,
     seed: int,
     say: Say,
 ) -> dict[str, Any]:
@@ -139,9 +126,8 @@ def measure_sensitivity(
         if name not in sensitivity.LABELS:
             raise unknown_name("names of the choices", name, sensitivity.LABELS, where="--labels")
     plain = task_named(task)
-    require_files([task], asked.data, asked.split)
-    questions = sample(plain.load(asked.data, asked.split), asked.limit)
-    settings = grid.Settings(asked.data, asked.out, asked.split, asked.protocol, asked.limit)
+    require_files([task], settings.data, settings.split)
+    questions = sample(plain.load(settings.data, settings.split), settings.limit)
     most = max((factorial(len(question.choices)) for question in questions), default=1)
     orders = min(orders, most)
     cells = {}
@@ -150,7 +136,7 @@ def measure_sensitivity(
             variant = sensitivity.Variant(name, order)
             varied = sensitivity.varied_task(plain, variant, orders)
             (cell,) = grid.plan([varied], [strategy], [seed], settings, flat=True)
-            cells[variant] = grid.moved(cell, asked.out / variant.name)
+            cells[variant] = grid.moved(cell, settings.out / variant.name)
     engine, weights = opening.open(say)
     rows = {}
     for variant, cell in cells.items():
@@ -158,11 +144,11 @@ def measure_sensitivity(
         grid.run_cell(engine, cell, settings, model=(opening.dtype, weights), say=say)
         rows[variant] = read_predictions(cell.folder)
     found = {
-        "task": plain.name, "task_version": plain.version, "split": asked.split,
-        "protocol": cell.protocol, "limit": asked.limit, "strategy": strategy, "seed": seed,
+        "task": plain.name, "task_version": plain.version, "split": settings.split,
+        "protocol": cell.protocol, "limit": settings.limit, "strategy": strategy, "seed": seed,
         "model": engine.name, **sensitivity.summary(questions, rows, orders),
     }  # fmt: skip
-    manifest.write_json(asked.out / "sensitivity.json", found)
+    manifest.write_json(settings.out / "sensitivity.json", found)
     return found
 
 
@@ -179,7 +165,6 @@ def measure_memorisation(
 ) -> dict[str, Any]:
     """Min-K% of a task's questions against those of another split or task."""
     from medexpert.engines.local import LocalEngine
-    from medexpert.engines.token_scores import LocalTokenScores
     from medexpert.evaluate.memorised import memorisation
     from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
@@ -202,5 +187,5 @@ def measure_memorisation(
             allowed="a local model",
         )  # fmt: skip
     say(f"scoring {len(one)} and {len(other)} texts")
-    found = memorisation(LocalTokenScores(engine), one, other, share=share)
+    found = memorisation(engine, one, other, share=share)
     return {"model": engine.name, "task": task, "split": split, "against": against, **found}

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from medexpert.engines.local import LocalEngine
-from medexpert.engines.token_scores import LocalTokenScores
 
 
 def test_tokens_add_up_to_the_text(base_model: Path) -> None:
     engine = LocalEngine.open(base_model)
     texts = ["A trial of one drug.", "word " * 1500, ""]
-    rows = LocalTokenScores(engine).token_logprobs(texts)
+    rows = engine.token_logprobs(texts)
     for row, whole in zip(rows, engine.text_logprobs(texts), strict=True):
         assert len(row) == whole.tokens
         assert sum(row) == pytest.approx(whole.logprob, rel=1e-5, abs=1e-6)

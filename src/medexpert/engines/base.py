@@ -142,7 +142,7 @@ class Forgetful(Protocol):
 
 
 class TokenScorer(Protocol):
-    """What tells the log-probability of every token of a text (`engines.token_scores`)."""
+    """What tells the log-probability of every token of a text (the local engine)."""
 
     def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
         """[text][token] = ln p of the token given those before it."""

@@ -199,9 +199,16 @@ class LocalEngine:
         self._count(len(prompts), ids, 0, started)
         return results
 
-    @torch.inference_mode()
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
-        """ln p of each whole text.
+        """ln p of each whole text: the sum over its tokens (`token_logprobs`)."""
+        return [
+            TextScore(sum(row), len(row), len(text.encode("utf-8")))
+            for row, text in zip(self.token_logprobs(texts), texts, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
+        """[text][token] = ln p of the token given those before it; an empty text has none.
 
         Every token is scored once: the first given BOS (EOS where the tokenizer has no BOS), the
         first of each further window of min(context, 1024) tokens given the token before it. The
@@ -213,17 +220,15 @@ class LocalEngine:
             raise UserError(f"the tokenizer of {self.name} has neither BOS nor EOS to start a text")
         window = min(self.context or WINDOW, WINDOW)
         owners, inputs, targets = [], [], []
-        lengths = []
         for owner, text in enumerate(texts):
             ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            lengths.append(len(ids))
             given = [start, *ids]
             for at in range(0, len(ids), window):
                 part = ids[at : at + window]
                 owners.append(owner)
                 inputs.append(given[at : at + len(part)])
                 targets.append(part)
-        totals = [0.0] * len(texts)
+        parts: list[list[float]] = [[] for _ in inputs]
         # Where whole logits are made, one row at a time keeps them small.
         budget = self.batch_tokens if self.network.plain else 1
         for batch in batches([len(row) for row in inputs], budget):
@@ -231,11 +236,11 @@ class LocalEngine:
             for row, k in enumerate(batch):
                 wanted = [[token] for token in targets[k]]
                 found = self.network.logprobs(states[row, : len(wanted)], wanted)
-                totals[owners[k]] += sum(value for (value,) in found)
-        return [
-            TextScore(total, tokens, len(text.encode("utf-8")))
-            for total, tokens, text in zip(totals, lengths, texts, strict=True)
-        ]
+                parts[k] = [value for (value,) in found]
+        rows: list[list[float]] = [[] for _ in texts]
+        for owner, values in zip(owners, parts, strict=True):  # windows in the order of the text
+            rows[owner] += values
+        return rows
 
     def _states(self, batch: Batch, sizes: Sequence[int], places: Sequence[Place]) -> torch.Tensor:
         """States [N, H or V] at (row of the batch, token of its rest); `sizes` as in `Reuse`."""

@@ -16,6 +16,7 @@ from medexpert.evaluate import seeds
 from medexpert.evaluate.compare import MUST_AGREE
 from medexpert.evaluate.folders import folder_of
 from medexpert.evaluate.grid import costs
+from medexpert.evaluate.report.formats import p_value, signed, signed_span
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.seeds import Seeded, SeededDifference
@@ -147,8 +148,9 @@ def cells(line: Line) -> list[str]:
     tested = ["–"] * 6
     if d is not None:
         tested = [
-            _signed(d.difference), f"{_signed(d.interval.low)} to {_signed(d.interval.high)}",
-            f"+{d.gained} −{d.lost}", _p(d.p), "–" if line.holm is None else _p(line.holm),
+            signed(d.difference), signed_span(d.interval.low, d.interval.high),
+            f"+{d.gained} −{d.lost}", p_value(d.p),
+            "–" if line.holm is None else p_value(line.holm),
             "none" if d.detectable is None else f"{100 * d.detectable:.1f}",
         ]  # fmt: skip
     return [
@@ -189,11 +191,3 @@ def write(found: Sequence[Line], out: Path, *, title: str) -> list[Path]:
     manifest.write_text(out / "ablation.md", "\n\n".join(pages) + "\n")
     manifest.write_json(out / "ablation.json", {"lines": [asdict(line) for line in found]})
     return [out / "ablation.md", out / "ablation.json", *plots]
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
-
-
-def _p(p: float) -> str:
-    return "< .0001" if p < 0.0001 else f"{p:.4f}"

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medexpert.evaluate import seeds
-from medexpert.evaluate.grid import Outcome
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.statistics import holm
 from medexpert.evaluate.tables import markdown_table, plain_table
+
+if TYPE_CHECKING:
+    from medexpert.evaluate.grid import Outcome
 
 ALL = "all tasks"
 COLUMNS = (

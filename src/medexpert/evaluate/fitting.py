@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from medexpert import manifest
-from medexpert.evaluate.resume import HEADER, read_predictions, require_finished
+from medexpert.evaluate.resume import HEADER, read_predictions, require_alike, require_finished
 from medexpert.prompt.asking import LOWEST
 from medexpert.records import Prediction, UserError
 
@@ -100,10 +100,7 @@ def fit_folders(folders: Sequence[Path]) -> str:
         headers.append(manifest.read_json(folder / HEADER))
         _check_split(str(headers[-1].get("split", "")), where=str(folder))
         require_finished(folder)
-        for name in MUST_AGREE:
-            if headers[-1].get(name) != headers[0].get(name):
-                what = f"{name} is {headers[-1].get(name)!r}, and {headers[0].get(name)!r} in "
-                raise UserError(f"{what}{folders[0]}", where=str(folder))
+        require_alike(MUST_AGREE, headers[-1], folder, headers[0], folders[0])
         for row in read_predictions(folder):
             if row.id in found:
                 raise UserError(f"question {row.id} is in two folders", where=str(folder))

@@ -16,7 +16,7 @@ from typing import Any
 
 from medexpert import manifest
 from medexpert.evaluate import metrics, statistics
-from medexpert.evaluate.resume import read_predictions, require_finished
+from medexpert.evaluate.resume import read_predictions, require_alike, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.records import NO_ANSWER, Prediction, UserError
 
@@ -40,11 +40,8 @@ def fold_models(folders: Sequence[Path], out: Path, *, seed: int = 0) -> dict[st
     results = [_result(folder) for folder in folders]
     for name in MUST_AGREE:
         for folder, result in zip(folders[1:], results[1:], strict=True):
-            if result.get(name) != results[0].get(name):
-                raise UserError(
-                    f"{name} is {result.get(name)!r}, and {results[0].get(name)!r} in {folders[0]}",
-                    where=str(folder), allowed="fold models evaluated alike",
-                )  # fmt: skip
+            alike = "fold models evaluated alike"
+            require_alike((name,), result, folder, results[0], folders[0], allowed=alike)
     systems = [_by_id(folder, results[0]["n"]) for folder in folders]
     for folder, system in zip(folders[1:], systems[1:], strict=True):
         if {i: p.answer for i, p in system.items()} != {i: p.answer for i, p in systems[0].items()}:

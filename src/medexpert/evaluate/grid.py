@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
-from medexpert.evaluate import resume, run, seeds
+from medexpert.evaluate import against, resume, run, seeds
+from medexpert.evaluate.against import Against
 from medexpert.evaluate.folders import folder_of
 from medexpert.evaluate.groups import group_score
 from medexpert.evaluate.resume import read_predictions
@@ -138,10 +139,7 @@ def evaluate_cells(
         try:
             result = run_cell(engine, cell, settings, model=model, say=say)
         except Exception as error:  # whatever went wrong with one cell, the others are worth having
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            manifest.write_text(cell.folder / ERROR, traceback.format_exc())
-            say(f"FAILED {cell.name}: {why}")
-            outcomes.append(Outcome(cell, None, why))
+            outcomes.append(Outcome(cell, None, failure(error, cell.folder, cell.name, say)))
             continue
         (cell.folder / ERROR).unlink(missing_ok=True)
         outcomes.append(Outcome(cell, result))
@@ -150,6 +148,14 @@ def evaluate_cells(
             paces.setdefault(cell.strategy, []).append((time.monotonic() - started) / asked)
             paces.setdefault("", []).append(float(result["n"]))
     return outcomes
+
+
+def failure(error: Exception, folder: Path, name: str, say: Say) -> str:
+    """Why `name` failed: said, and kept with its traceback in the folder's error.txt."""
+    why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    manifest.write_text(folder / ERROR, "".join(traceback.format_exception(error)))
+    say(f"FAILED {name}: {why}")
+    return why
 
 
 def refuse_other(cell: Cell, settings: Settings) -> None:
@@ -287,12 +293,10 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
 
 def write_summary(
     outcomes: Sequence[Outcome], out: Path, *, model: str, limit: int = 0,
-    compared: Sequence[Mapping[str, Any]] = (), told: str = "",
+    compared: Sequence[Against] = (),
 ) -> None:  # fmt: skip
-    """OUT/summary.md and OUT/summary.json: the table, and each cell's folder, score and cost.
-
-    `compared` and `told` are the same comparisons as values and as Markdown (`against`).
-    """
+    """OUT/summary.md and OUT/summary.json: the table, each cell's folder, score and cost, and what
+    was `compared`."""
     shown = ("split", "n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds",
              "usage", "per_question", "calibration", "leaks")  # fmt: skip
     cells = [
@@ -305,8 +309,10 @@ def write_summary(
         for o in outcomes
     ]  # fmt: skip
     table = markdown_table(COLUMNS, rows_of(outcomes))
+    told = against.markdown(compared, outcomes[0].cell.strategy) if compared else ""
     parts = [f"# {model}", table, _under(outcomes), told.strip()]
     page = "\n\n".join(part for part in parts if part)
     manifest.write_text(out / "summary.md", f"{page}\n")
-    whole = {"model": model, "limit": limit, "cells": cells, "against": list(compared)}
+    whole = {"model": model, "limit": limit, "cells": cells}
+    whole["against"] = [row.to_dict() for row in compared]
     manifest.write_json(out / "summary.json", whole)

@@ -60,6 +60,20 @@ def require_finished(folder: Path) -> None:
     manifest.verify(folder)
 
 
+def require_alike(
+    names: Sequence[str], one: Mapping[str, Any], folder: Path, other: Mapping[str, Any],
+    beside: Path, *, allowed: str = "",
+) -> None:  # fmt: skip
+    """Raises UserError for the first of `names` in which two evaluations differ: that in `folder`
+    and the one it is to be taken together with."""
+    for name in names:
+        if one.get(name) != other.get(name):
+            raise UserError(
+                f"{name} is {one.get(name)!r}, and {other.get(name)!r} in {beside}",
+                where=str(folder), allowed=allowed,
+            )  # fmt: skip
+
+
 def refuse_other(out: Path, header: Mapping[str, Any]) -> None:
     """Raises UserError when `out` holds an evaluation that is not this one, and tells what differs.
 

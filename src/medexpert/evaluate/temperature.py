@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medexpert import manifest
 from medexpert.evaluate.metrics import SMALLEST, Floats
-from medexpert.evaluate.resume import read_predictions, require_finished
+from medexpert.evaluate.resume import read_predictions, require_alike, require_finished
 from medexpert.evaluate.run import RESULT
 from medexpert.evaluate.scoring import calibration, probability_rows
 from medexpert.evaluate.tables import plain_table
@@ -109,13 +109,8 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
                 where=str(folder),
                 allowed="evaluations of a dev split (medexpert evaluate --split dev-0)",
             )
-        for name in MUST_AGREE:
-            if result.get(name) != target.get(name):
-                raise UserError(
-                    f"{name} is {result.get(name)!r}, and {target.get(name)!r} in {test}",
-                    where=str(folder),
-                    allowed="one model, strategy, task, version and protocol",
-                )
+        alike = "one model, strategy, task, version and protocol"
+        require_alike(MUST_AGREE, result, folder, target, test, allowed=alike)
         pooled += read_predictions(folder)
         splits.append(str(result.get("split")))
     shared = {row.id for row in pooled} & {row.id for row in asked}
