@@ -261,3 +261,10 @@ def test_typed_fields_accept_or_tell(value: Any) -> None:
         told.append(str(error))
     assert told
     assert all(line.startswith("here: ") for line in told)
+
+
+def test_an_identifier_can_be_told_in_a_line() -> None:
+    longest = "a" * rows.LONGEST_ID
+    assert rows.id_of({"id": longest}, "here") == longest
+    with pytest.raises(UserError, match=r"here: field 'id' is 501 characters long; allowed: 1 to"):
+        rows.id_of({"id": longest + "a"}, "here")

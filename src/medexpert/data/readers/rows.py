@@ -23,6 +23,7 @@ from medexpert.records import Document, Example, UserError
 
 BLOCK = 1000
 MAX_WHOLE = 1 << 30  # bytes of a file that has to be read as one JSON value
+LONGEST_ID = 500  # characters: an identifier is written into messages and lists of drops
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _SURROGATE = re.compile(rb"\\u[dD]")
 _decode = json.JSONDecoder().decode
@@ -372,13 +373,13 @@ def object_of(value: Any, name: str, where: str) -> dict[str, Any]:
 
 
 def id_of(row: Mapping[str, Any], where: str, name: str = "id") -> str:
-    """The row's identifier, a non-empty string. Raises UserError."""
+    """The row's identifier: a string of 1 to LONGEST_ID characters. Raises UserError."""
     value = text_of(row, name, where)
-    if not value:
-        raise UserError(f"field {name!r} is empty", where=where)
+    if not 0 < len(value) <= LONGEST_ID:
+        what = f"field {name!r} is " + (f"{len(value):,} characters long" if value else "empty")
+        raise UserError(what, where=where, allowed=f"1 to {LONGEST_ID} characters")
     if not value.isprintable():
-        what = f"field {name!r} holds control characters or half a surrogate"
-        raise UserError(what, where=where)
+        raise UserError(f"field {name!r} holds control characters or a half pair", where=where)
     return value
 
 
