@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import resource
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def write(args: argparse.Namespace, **found: Any) -> None:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if loaded := sys.modules.get("medexpert"):  # an editable install's own record may be older
+        versions["medexpert"] = loaded.__version__
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     told = {"threads": torch.get_num_threads(), "peak_rss_mb": peak, "versions": versions}
     args.out.write_text(json.dumps({**told, **found}) + "\n", "utf-8")

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def write(args: argparse.Namespace, work: dict[str, Any], clock: Clock, **more: 
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    if loaded := sys.modules.get("medexpert"):  # an editable install's own record may be older
+        versions["medexpert"] = loaded.__version__
     found = {
         "seconds": clock.seconds,
         "losses": clock.losses,
