@@ -31,7 +31,8 @@ def serving(python: str, model: str, dtype: str, log: Path) -> Iterator[str]:
     command = [
         python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--dtype", dtype,
         "--served-model-name", NAME, "--max-model-len", "4096", "--enforce-eager",
-        "--enable-prefix-caching", "--enable-prompt-tokens-details", "--host", "127.0.0.1", "--port", str(port),
+        "--enable-prefix-caching", "--enable-prompt-tokens-details",
+        "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_CPU_KVCACHE_SPACE": "2",
              "PYTHONPATH": ""}  # fmt: skip
