@@ -36,6 +36,13 @@ def test_a_row_is_means_a_question() -> None:
     assert (resumed.calls, resumed.decoded_tokens) == (6.0, 128.0)
 
 
+def test_what_was_written_on_examples_first_is_part_of_the_cost() -> None:
+    usage = {**USAGE, "questions": 5, "prompt_tokens": 9000, "generated_tokens": 2000}
+    (row,) = cost_rows([result("medprompt", 1280, usage=usage, n=5)])
+    assert (row.prompt_tokens, row.decoded_tokens) == (1800.0, 400.0)
+    assert matched([row], 300) == []
+
+
 def test_what_is_not_known_is_not_zero() -> None:
     (row,) = cost_rows([{"n": 2, "accuracy": 0.5, "strategy": "direct"}])
     assert (row.calls, row.decoded_tokens, row.seconds, row.money) == (None, None, None, None)

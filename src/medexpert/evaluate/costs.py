@@ -57,8 +57,9 @@ def cost_rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A row for each content of a result.json, in order.
 
     Usage is of the questions that it counts (`questions`; where it does not say, those of the last
-    session), and is divided by those alone. Raises UserError for a result without a
-    question or an accuracy.
+    session), and is divided by those alone. Where it does say, tokens are the usage's: those in the
+    traces are of the questions' own prompts, without what was written on examples first (medprompt,
+    worked items). Raises UserError for a result without a question or an accuracy.
     """
     return [_row(result) for result in results]
 
@@ -68,8 +69,10 @@ def _row(result: Mapping[str, Any]) -> Row:
     if not isinstance(n, int) or n < 1 or "accuracy" not in result:
         where = str(result.get("strategy", "a result"))
         raise UserError("a result without questions or accuracy", where=where)
-    tokens, usage = result.get("tokens") or {}, result.get("usage") or {}
-    asked = int(usage.get("questions") or 0) or n - int(result.get("resumed_at") or 0)
+    usage = result.get("usage") or {}
+    whole = int(usage.get("questions") or 0)
+    tokens = {} if whole else result.get("tokens") or {}
+    asked = whole or n - int(result.get("resumed_at") or 0)
     interval = result.get("accuracy_interval") or {}
     per_question = {
         name: usage[name] / asked for name in usage if asked and usage[name] is not None
