@@ -120,6 +120,16 @@ def test_never_fitted_on_test(
         calibrate(tmp_path / "test", [tmp_path / "dev"])
 
 
+def test_a_dev_folder_given_twice_is_not_twice_the_questions(
+    evaluate: Callable[..., Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    task = split_task(fakes)
+    evaluate(tmp_path / "test", task=task)
+    evaluate(tmp_path / "dev", task=task, split="dev-0")
+    with pytest.raises(UserError, match="is in two folders"):
+        calibrate(tmp_path / "test", [tmp_path / "dev", tmp_path / "dev"])
+
+
 def test_other_models_are_refused(
     evaluate: Callable[..., Any], fakes: SimpleNamespace, tmp_path: Path
 ) -> None:

@@ -93,9 +93,9 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
     """Fit on the dev folders, apply to the test folder: {temperature, fitted_on, before, after}.
 
     `before` and `after` are the calibration numbers of the test questions, those in `dev` of the
-    questions it was fitted on, whose splits are in `fitted_splits`. Raises UserError when a
-    dev folder measured the test split or shares a question with it, when model, strategy, task,
-    version or protocol differ, or when predictions carry no probabilities.
+    questions it was fitted on, whose splits are in `fitted_splits`. Raises UserError when a dev
+    folder measured the test split or shares a question with it or another, when model, strategy,
+    task, version or protocol differ, or when predictions carry no probabilities.
     """
     target = _result(test)
     asked = read_predictions(test)
@@ -111,7 +111,10 @@ def calibrate(test: Path, dev: Sequence[Path]) -> dict[str, Any]:
             )
         alike = "one model, strategy, task, version and protocol"
         require_alike(MUST_AGREE, result, folder, target, test, allowed=alike)
-        pooled += read_predictions(folder)
+        rows_here = read_predictions(folder)
+        if twice := {row.id for row in pooled} & {row.id for row in rows_here}:
+            raise UserError(f"question {min(twice)} is in two folders", where=str(folder))
+        pooled += rows_here
         splits.append(str(result.get("split")))
     shared = {row.id for row in pooled} & {row.id for row in asked}
     if shared:
