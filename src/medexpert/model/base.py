@@ -176,7 +176,11 @@ def parent_folder(folder: Path, *, cache: Path | None = None, progress: Progress
     parent = str(lineage.get("parent", ""))
     where = str(folder / folders.LINEAGE)
     if not parent:
-        raise UserError("the adapter does not say which base model it belongs to", where=where)
+        raise UserError(
+            "the adapter does not say which base model it belongs to", where=where,
+            allowed="an adapter that medexpert trained; any other one merged into its base first"
+            " (docs/models.md)",
+        )  # fmt: skip
     near = Path(os.path.normpath(folder / parent))
     if near.is_dir():
         folders.check(near)
