@@ -59,6 +59,7 @@ def test_cheap_mistakes_come_before_the_model(tmp_path: Path, capsys: Any) -> No
         (["--tasks", "trialgen,pubmedq"], "unknown task 'pubmedq'"),
         (["--strategies", "direct:batc=1", "--tasks", "trialgen"], "did you mean 'batch'"),
         (["--tasks", "trialgen", "--task", "trialgen"], "both given"),
+        (["--tasks", "trialgen", "--seeds", "0,1", "--seed", "3"], "both given"),
         (["--tasks", "trialgen", "--seeds", "0,x"], "whole numbers"),
         (["--tasks", "trialgen", "--protocol", "none"], "unknown protocol"),
         (["--tasks", "trialgen", "--dtype", "int3"], "unknown dtype"),

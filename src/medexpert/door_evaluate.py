@@ -59,7 +59,9 @@ def evaluate(
     seeds: Annotated[str, typer.Option(help="seeds, with commas between")] = "",
     task: Annotated[str, typer.Option(help="one task; its result goes to --out itself")] = "",
     strategy: Annotated[str, typer.Option(help="one strategy")] = "",
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="one seed, for sampling and the bootstrap; default: 0")
+    ] = None,
     data: Data = Path(),
     split: Split = "test",
     protocol: Protocol = "",
@@ -84,14 +86,17 @@ def evaluate(
     from medexpert.evaluate.grid import Settings
     from medexpert.evaluate_verbs import evaluate_model, listed, numbers
 
-    for plural, single, name in ((tasks, task, "task"), (strategies, strategy, "strategy")):
+    one_seed = "" if seed is None else str(seed)
+    for plural, single, name in (
+        (tasks, task, "task"), (strategies, strategy, "strategy"), (seeds, one_seed, "seed"),
+    ):  # fmt: skip
         if plural and single:
             raise UserError(f"--{name} and its plural are both given", allowed="one of them")
     outcomes, compared = evaluate_model(
         _opening(model, dtype, batch_tokens, threads, base_url, engine_options),
         tasks=listed(tasks or task or "pubmedqa", "--tasks"),
         strategies=listed(strategies or strategy or "direct", "--strategies"),
-        seeds=numbers(seeds, "--seeds") if seeds else [seed],
+        seeds=numbers(seeds, "--seeds") if seeds else [seed or 0],
         settings=Settings(data, out, split, protocol, limit),
         flat=not (tasks or strategies or seeds),
         say=say,
