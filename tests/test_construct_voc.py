@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from endpoint import Endpoint, Words, running
+from medexpert.__main__ import main
 from medexpert.construct_verbs import construct, settings_of
 from medexpert.data.readers.pubmedqa import official_split
 from medexpert.engines.scripted import ScriptedEngine
@@ -131,6 +133,28 @@ def test_labelled_items_alone_are_refused_before_a_model_is_opened(tmp_path: Pat
     build(file, tmp_path / "o.jsonl", said.append, options={})
     assert said[0].startswith("1 of 2 rows are of PubMedQA's labelled set and not used (pqal_item")
     assert "--option fold=N" in said[0]
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_the_teacher_may_be_an_endpoint(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    file, out = tmp_path / "mine.jsonl", tmp_path / "o.jsonl"
+    mine = {"id": "q-a", "question": "Does velorin 1 help?", "choices": GOLD, "answer": "no"}
+    file.write_text(json.dumps(mine))
+    start = ["data", "construct", "voc", "--from", str(file), "--out", str(out),
+             "--model", "openai:tiny"]  # fmt: skip
+    assert main(start) == 2
+    assert "the address of the endpoint" in capsys.readouterr().err
+    mind = Words(lambda prompt: says(prompt) if "velorin" in prompt else " five")
+    with running(Endpoint(mind, context=4096)) as endpoint:
+        asked = [*start, "--base-url", endpoint.address]
+        assert main([*asked, "--engine-option", "concurrenzy=2"]) == 2
+        assert "did you mean 'concurrency'" in capsys.readouterr().err
+        assert main([*asked, "--engine-option", "concurrency=2"]) == 0
+    assert {row["ids"]["teacher"] for row in lines(out)} == {"tiny"}
 
 
 def test_no_record_at_all_says_what_to_do(tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def construct(
     seed: int = 0,
     block: int = 8,
     options: Mapping[str, str] | None = None,
+    base_url: str = "",
+    engine_options: Sequence[str] = (),
     engine: Engine | None = None,
     say: Say,
 ) -> dict[str, Any]:
@@ -167,8 +169,9 @@ def construct(
 
         next(iter(_items(kind, inputs, settings, seed, 1)), None)
         engine, weights = open_engine(
-            model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads
-        )
+            model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads,
+            base_url=base_url, options=engine_options,
+        )  # fmt: skip
         identity = f"{model} {weights} {dtype} batch {batch_tokens}"
     teacher = EngineTeacher(engine, identity=identity, temperature=temperature)
     templates, work, late = _builder(kind, teacher, settings, seed)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from medexpert.door import RecipeArg, SetOption, open_pipeline, say
+from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, open_pipeline, say
 from medexpert.records import UserError
 
 data_app = typer.Typer(
@@ -165,7 +165,8 @@ def data_construct(
     inputs: Annotated[list[Path], typer.Option("--from", help="input file (repeatable)")],
     out: Annotated[Path, typer.Option(help="JSONL file to write")],
     model: Annotated[
-        str, typer.Option(help="teacher: model folder, catalogue name, hub id or .gguf")
+        str,
+        typer.Option(help="teacher: model folder, catalogue name, hub id, .gguf or openai:MODEL"),
     ] = "smollm2-135m-instruct",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 = greedy")] = 0.0,
@@ -174,6 +175,8 @@ def data_construct(
     options: Annotated[
         list[str] | None, typer.Option("--option", help="NAME=VALUE of the builder (repeatable)")
     ] = None,
+    base_url: BaseUrl = "",
+    engine_options: EngineOptions = None,
 ) -> None:
     """Let a teacher model make examples, keep those that pass its checks, resume after a kill.
 
@@ -191,6 +194,6 @@ def data_construct(
         chosen[name] = value
     construct(
         kind, inputs, out, model=model, dtype=dtype, temperature=temperature, limit=limit,
-        seed=seed, options=chosen, say=say,
+        seed=seed, options=chosen, base_url=base_url, engine_options=engine_options or (), say=say,
     )  # fmt: skip
     print(out)
