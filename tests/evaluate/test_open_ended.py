@@ -133,9 +133,22 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     again = ScriptedEngine(completions=lambda p: "tablet")
     assert run(root, out, again)["scores"] == whole["scores"]
     assert [len(call.prompts) for call in again.calls] == [2]
-    other = ScriptedEngine(completions=lambda p: "tablet")
-    run(root, out, other, key="k2")
-    assert [len(call.prompts) for call in other.calls] == [3]
+
+
+def test_other_work_in_the_folder_is_refused_not_replaced(tmp_path: Path) -> None:
+    root, out = liveqa(tmp_path), tmp_path / "out"
+    run(root, out, ScriptedEngine(completions=lambda p: "tablet"))
+    before = (out / "predictions.jsonl").read_bytes()
+    judge = ScriptedEngine(completions=lambda p: "4")
+    for changes, why in (
+        ({"key": "k2"}, "a finished evaluation of other settings .*other weights.* it is kept"),
+        ({"judge": judge}, "judge none there, scripted now"),
+        ({"limit": 2, "key": "k3"}, "limit 0 there, 2 now"),
+    ):
+        with pytest.raises(UserError, match=why):
+            run(root, out, ScriptedEngine(completions=lambda p: "tablet"), **changes)
+    assert (out / "predictions.jsonl").read_bytes() == before
+    verify(out)
 
 
 def test_another_template_is_another_answer(
@@ -148,7 +161,9 @@ def test_another_template_is_another_answer(
     assert not same.calls
     monkeypatch.setattr(open_ended, "versioned", lambda own, names: "2+changed")
     other = ScriptedEngine(completions=lambda p: "tablet")
-    run(root, out, other)
+    with pytest.raises(UserError, match="of other settings"):
+        run(root, out, other)
+    run(root, tmp_path / "other", other)
     assert [len(call.prompts) for call in other.calls] == [3]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from medexpert import manifest
 from medexpert.evaluate import overlap
+from medexpert.evaluate.resume import refuse_other
 from medexpert.evaluate.run import RESULT, leaks
 from medexpert.evaluate.sampling import sample
 from medexpert.evaluate.statistics import bootstrap_ratio
@@ -55,7 +56,8 @@ def evaluate_open(
     """Ask every question (a sample of `limit`, 0 = all), score the answers and write them to `out`.
 
     Returns the content of result.json. Work finished under the same key is returned as it is; an
-    interrupted run goes on. Raises UserError when there is no question.
+    interrupted run goes on. Raises UserError when there is no question, and for a folder that
+    holds other work.
     """
     # What is asked and how it is graded belong to the key: other templates, other answers.
     key = digest([key, versioned(1, (TEMPLATE,)), judging.version() if judge else ""])
@@ -72,6 +74,7 @@ def evaluate_open(
         "template": template.template_id(TEMPLATE), "n": len(asked),
         "split_digest": digest([asdict(question) for question in asked]),
     }  # fmt: skip
+    refuse_other(out, header)
     rows = _kept(out, header, asked)
     with manifest.disk_errors(out), (out / ANSWERS).open("a", encoding="utf-8") as handle:
         waiting = iter(asked[len(rows) :])

@@ -92,7 +92,7 @@ def refuse_other(out: Path, header: Mapping[str, Any]) -> None:
     if not different:
         return
     told = [
-        f"{_CALLED.get(name, name)} {old.get(name)} there, {header[name]} now"
+        f"{_CALLED.get(name, name)} {_shown(old.get(name))} there, {_shown(header[name])} now"
         for name in different
         if name not in _DIGESTS
     ]
@@ -100,6 +100,10 @@ def refuse_other(out: Path, header: Mapping[str, Any]) -> None:
     done = "a finished" if (out / manifest.MANIFEST).is_file() else "an interrupted"
     raise UserError(f"holds {done} evaluation of other settings ({why}); it is kept: {_ELSEWHERE}",
                     where=str(out))  # fmt: skip
+
+
+def _shown(value: Any) -> Any:
+    return "none" if value in ("", None) else value
 
 
 def resume(
