@@ -132,6 +132,15 @@ def test_a_partial_run_says_what_is_missing(run_folder: MakeRun) -> None:
     assert "missing: adapt: this stage has not finished" in summary(folder)
 
 
+def test_a_stage_that_is_switched_off_is_not_missing(tmp_path: Path) -> None:
+    recipe = {"knowledge": {"enabled": False}, "adapt": {"enabled": True},
+              "evaluate": {"points": ["knowledge", "adapt"], "strategies": ["direct"]}}  # fmt: skip
+    manifest.write_json(tmp_path / "recipe.json", {"recipe": recipe, "hash": "h"})
+    missing = " ".join(read_run(tmp_path).missing)
+    assert "evaluation of adapt with direct" in missing
+    assert "knowledge" not in missing
+
+
 def test_a_damaged_result_is_left_out_and_named(run_folder: MakeRun) -> None:
     folder = run_folder()
     path = folder / "evaluate" / "adapt" / "voc" / "predictions.jsonl"

@@ -158,7 +158,8 @@ def _results(
     missing: list[str],
 ) -> list[Result]:
     wanted = recipe.get("evaluate", {})
-    expected = [(p, s) for p in wanted.get("points", ()) for s in wanted.get("strategies", ())]
+    points = [p for p in wanted.get("points", ()) if recipe.get(p, {}).get("enabled", True)]
+    expected = [(point, strategy) for point in points for strategy in wanted.get("strategies", ())]
     present = [
         (path.parent.name, name_of(path.name))
         for path in (folder / "evaluate").glob("*/*")
