@@ -94,6 +94,8 @@ def test_min_k_against_other_questions(base_model: Path, tmp_path: Path, capsys:
     assert 0 <= found["interval"]["low"] <= found["auroc"] <= found["interval"]["high"] <= 1
     assert main([*command, "--against", "trialgen"]) == 2
     assert "6 questions are in both sets" in capsys.readouterr().err
+    assert main([*command, "--against", "pubmedqa@dev-0", "--data", str(tmp_path)]) == 2
+    assert f"`medexpert data fetch pubmedqa --to {tmp_path}`" in capsys.readouterr().err
 
 
 def test_min_k_is_for_models_on_this_machine(tmp_path: Path) -> None:

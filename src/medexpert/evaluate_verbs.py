@@ -168,12 +168,15 @@ def measure_memorisation(
     from medexpert.evaluate.memorised import memorisation
     from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
+    from medexpert.evaluate.tasks.present import require_files
 
     if not 0 < share <= 1:
         raise UserError(f"share {share}", where="--share", allowed="above 0, at most 1")
-    one = sample(task_named(task).load(data, split), limit)
     name, _, part = against.partition("@")
-    other = sample(task_named(name).load(data, part or "test"), limit)
+    sets = [(task_named(task), split), (task_named(name), part or "test")]
+    for given, (_, wanted) in zip((task, name), sets, strict=True):
+        require_files([given], data, wanted)
+    one, other = (sample(made.load(data, wanted), limit) for made, wanted in sets)
     shared = {question.id for question in one} & {question.id for question in other}
     if shared:
         raise UserError(
