@@ -51,6 +51,14 @@ class EngineTeacher:
 
         return name_choices(tuple(choices), lang).read(text)
 
+    def fault(self, text: str, choice: str, choices: Sequence[str], *, lang: str) -> str:
+        """See `Teacher`."""
+        from medexpert.prompt.voc import fault
+        from medexpert.records import Question
+
+        asked = Question("", "", tuple(choices), choice, lang=lang)
+        return fault(text, choice, asked, self.engine.count_tokens(text))
+
     def write(
         self,
         template: str,

@@ -59,6 +59,10 @@ class Teacher(Protocol):
         """The choice a text states as its answer, or NO_ANSWER."""
         ...
 
+    def fault(self, text: str, choice: str, choices: Sequence[str], *, lang: str) -> str:
+        """Why an explanation of `choice` is unsound by the rules of the strategy `voc`, or ""."""
+        ...
+
     def write(
         self,
         template: str,
