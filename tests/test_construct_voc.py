@@ -160,8 +160,9 @@ def test_records_of_the_labelled_set_are_counted_aloud(tmp_path: Path, labelled:
         records = [*lines(tmp_path / "some.jsonl"), *lines(tmp_path / "some.pairs.jsonl")]
         own = sum(r["ids"]["pmid"] == official_split().folds[2][0] for r in records)
         assert own > 4
-        told = f"{own} of {len(records)} records are made from PubMedQA's labelled set: a recipe"
+        told = f"{own} of {len(records)} records are made from PubMedQA's labelled set: under a"
         assert said[-1].startswith(told)
+        assert "(with fold = 1 it takes all" in said[-1]
 
 
 def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Path) -> None:
@@ -180,7 +181,6 @@ def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Pa
     assert checked > 36
 
 
-class Killed(BaseException):
 def test_an_item_that_the_endpoint_refuses_is_a_reject(tmp_path: Path, labelled: Path) -> None:
     class Filtered(ScriptedEngine):
         def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
@@ -198,6 +198,7 @@ def test_an_item_that_the_endpoint_refuses_is_a_reject(tmp_path: Path, labelled:
     assert made >= {str(99000000 + k) for k in (0, 1, 2, 3, 5, 7, 8, 9, 10, 11)}
 
 
+class Killed(BaseException):
     pass
 
 
