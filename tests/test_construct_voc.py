@@ -15,6 +15,7 @@ from endpoint import Endpoint, Words, running
 from medexpert.__main__ import main
 from medexpert.construct_verbs import construct, settings_of
 from medexpert.data.readers.pubmedqa import official_split
+from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt.template import ChatFormat, render, render_prompt
 from medexpert.records import Example, UserError, digest, read_jsonl
@@ -183,8 +184,9 @@ def test_records_of_the_labelled_set_are_counted_aloud(tmp_path: Path, labelled:
         records = [*lines(tmp_path / "some.jsonl"), *lines(tmp_path / "some.pairs.jsonl")]
         own = sum(r["ids"]["pmid"] == official_split().folds[2][0] for r in records)
         assert own > 4
-        told = f"{own} of {len(records)} records are made from PubMedQA's labelled set: a recipe"
+        told = f"{own} of {len(records)} records are made from PubMedQA's labelled set: under a"
         assert said[-1].startswith(told)
+        assert "(with fold = 1 it takes all" in said[-1]
 
 
 def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Path) -> None:
@@ -201,6 +203,23 @@ def test_what_is_learned_is_what_was_asked_and_said(tmp_path: Path, labelled: Pa
             assert learned.text == f"{made}</s>"
             checked += 1
     assert checked > 36
+
+
+def test_an_item_that_the_endpoint_refuses_is_a_reject(tmp_path: Path, labelled: Path) -> None:
+    class Filtered(ScriptedEngine):
+        def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
+            for index, prompt in enumerate(prompts):
+                if number(prompt) == 6 and "at most one is right" in prompt:
+                    raise PromptError("refused (400): content_filter", index=index)
+            return super().complete(prompts, **settings)
+
+    build(labelled, tmp_path / "voc.jsonl", engine=Filtered(says))
+    rejects = {reject["id"]: reject for reject in lines(tmp_path / "voc.rejects.jsonl")}
+    lost = rejects["99000006"]
+    assert lost["reason"] == "teacher_refused"
+    assert lost["detail"]["why"] == "refused (400): content_filter"
+    made = {record["ids"]["item"] for record in lines(tmp_path / "voc.jsonl")}
+    assert made >= {str(99000000 + k) for k in (0, 1, 2, 3, 5, 7, 8, 9, 10, 11)}
 
 
 class Killed(BaseException):

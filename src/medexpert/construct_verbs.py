@@ -51,6 +51,14 @@ class EngineTeacher:
 
         return name_choices(tuple(choices), lang).read(text)
 
+    def fault(self, text: str, choice: str, choices: Sequence[str], *, lang: str) -> str:
+        """See `Teacher`."""
+        from medexpert.prompt.voc import fault
+        from medexpert.records import Question
+
+        asked = Question("", "", tuple(choices), choice, lang=lang)
+        return fault(text, choice, asked, self.engine.count_tokens(text))
+
     def write(
         self,
         template: str,
@@ -186,7 +194,7 @@ def construct(
         late=late, say=say,
     )  # fmt: skip
     if kind == "voc":
-        _tell_of_labelled_set(job.files[:-1], say)
+        _tell_of_labelled_set(job.files[:-1], settings.fold, say)
         _check_any(made["counts"], out)
     return made
 
@@ -229,7 +237,7 @@ def _check_any(counts: Mapping[str, Any], out: Path) -> None:
     )
 
 
-def _tell_of_labelled_set(files: Sequence[Path], say: Say) -> None:
+def _tell_of_labelled_set(files: Sequence[Path], fold: int, say: Say) -> None:
     """How many records name a PMID of PubMedQA's labelled set, where any does."""
     from medexpert.data.quarantine.ids import pmids
     from medexpert.data.readers.pubmedqa import official_split
@@ -239,8 +247,9 @@ def _tell_of_labelled_set(files: Sequence[Path], say: Say) -> None:
     named = [bool(pmids(row) & listed) for file in files for row in read_jsonl(file, Example)]
     if any(named):
         say(
-            f"{sum(named)} of {len(named)} records are made from PubMedQA's labelled set: a recipe"
-            " whose quarantine holds pubmedqa drops them (docs/construct.md)"
+            f"{sum(named)} of {len(named)} records are made from PubMedQA's labelled set: under a"
+            " quarantine that holds pubmedqa stage adapt alone takes them, without those of the dev"
+            f" fold of its source pubmedqa (with fold = {fold} it takes all; docs/construct.md)"
         )
 
 

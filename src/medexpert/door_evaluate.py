@@ -119,6 +119,7 @@ def _show(outcomes: Sequence[Outcome], compared: Sequence[Against], out: Path) -
             # Over letters, of questions with choices of their own, macro-F1 says nothing.
             + (f"macro-F1 {100 * result['macro_f1']:.1f}, " if result["choices"] else "")
             + f"n = {result['n']}, unparsed {result['unparsed']}"
+            + (f", refused {refused}" if (refused := result.get("refused")) else "")
             + (f" ({told})" if (told := conditions(result)) else "")
             + f"\n{out / 'result.json'}"
         )

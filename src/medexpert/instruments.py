@@ -34,8 +34,7 @@ def measured_on(pipeline: Pipeline, stage: StageName) -> list[str]:
 
 def dev_fold(pipeline: Pipeline) -> int:
     """The fold that stage 3 does not train on."""
-    used = (s.fold for s in pipeline.recipe.data.adapt if s.source == "pubmedqa")
-    return next(used, 0)
+    return pipeline.recipe.data.dev_fold
 
 
 def of_stage(pipeline: Pipeline, stage: StageName) -> dict[str, Any]:

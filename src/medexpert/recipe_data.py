@@ -171,6 +171,11 @@ class Data(Strict):
     instruct: tuple[Source, ...] = ()
     adapt: tuple[Source, ...] = ()
 
+    @property
+    def dev_fold(self) -> int:
+        """The PubMedQA fold that stage 3 does not train on."""
+        return next((source.fold for source in self.adapt if source.source == "pubmedqa"), 0)
+
 
 PLACE = ("workers", "executor", "work", "slurm", "allow_leaks")
 """Settings of `[data]` that say where and whether, not what: no digest of the data holds them."""

@@ -105,7 +105,8 @@ class Prediction:
     """A strategy's answer to one question. `choice` is a member of the choices or NO_ANSWER.
 
     `probabilities` are over the choices (they sum to 1), empty when the strategy gives none.
-    `trace` keeps prompt hashes, rationales, per-choice scores, parse status and token counts.
+    `trace` keeps prompt hashes, rationales, per-choice scores, parse status and token counts; of a
+    question that the engine refused, why (`refused`) and nothing else.
     """
 
     id: str
@@ -117,6 +118,16 @@ class Prediction:
     @property
     def correct(self) -> bool:
         return self.choice == self.answer
+
+    @property
+    def refused(self) -> str:
+        """Why the engine gave no answer to this question at all; "" where it gave one."""
+        return str(self.trace.get("refused", ""))
+
+    @property
+    def unparsed(self) -> bool:
+        """An answer was given and names no choice."""
+        return self.choice == NO_ANSWER and not self.refused
 
 
 Record = TypeVar("Record", Document, Example, Question, Prediction)

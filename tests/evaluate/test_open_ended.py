@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medexpert.__main__ import main
+from medexpert.engines.base import Completion, PromptError
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate import open_ended
 from medexpert.evaluate.open_ended import evaluate_open, scores, told
@@ -92,6 +94,38 @@ def test_questions_keep_all_their_references(tmp_path: Path) -> None:
     assert asked[1].references == ("Drug 1 is a tablet.", "Ask.")
     with pytest.raises(UserError, match=r"did you mean 'liveqa-med'\?"):
         open_task_named("liveqa")
+
+
+class Refusing(ScriptedEngine):
+    """Refuses the prompts that hold a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(lambda prompt: "Grade: 4")
+        self.text = text
+
+    def complete(self, prompts: Sequence[str], **settings: Any) -> list[Completion]:
+        for index, prompt in enumerate(prompts):
+            if self.text in prompt:
+                raise PromptError("refused (400): content_filter", index=index)
+        return super().complete(prompts, **settings)
+
+
+def test_a_refused_question_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    root = liveqa(tmp_path)
+    judge = Refusing("drug 2?")
+    result = run(root, tmp_path / "o", Refusing("drug 1?"), judge=judge)
+    rows = [json.loads(line) for line in (tmp_path / "o" / "predictions.jsonl").open()]
+    assert [row.get("refused") for row in rows] == [None, "refused (400): content_filter", None]
+    assert [row["judge"]["grade"] for row in rows] == [4, None, None]
+    assert rows[2]["judge"]["refused"] == "refused (400): content_filter"
+    assert (result["n"], result["refused"], result["empty"]) == (3, 1, 0)
+    assert rows[1]["overlap"] == {"token_f1": 0.0, "rouge_l": 0.0}
+    assert ", refused 1" in told(result)
+    with pytest.raises(UserError, match=r"question q0: scripted refuses 3 questions in a row, so"):
+        run(root, tmp_path / "all", Refusing("drug"))
+    many = liveqa(tmp_path / "many", open_ended.BATCH + 1)  # the last batch is one question
+    last = Refusing(f"drug {open_ended.BATCH}?")
+    assert run(many, tmp_path / "last", last)["refused"] == 1
 
 
 def test_overlap_and_grades_are_marked_as_such(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt.medprompt import Medprompt, orders
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
@@ -90,6 +91,22 @@ def test_examples_are_reasoned_on_once_and_fewer_are_told(walking: Question) -> 
         assert one.trace["neighbours"]["e5"] == "no_choice"
     costs = [one.trace["preparation"]["calls"] for one in found]
     assert costs == [5, 0]
+
+
+def test_an_example_that_the_engine_refuses_is_passed_over(walking: Question) -> None:
+    class Refusing(ScriptedEngine):
+        def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
+            for index, prompt in enumerate(prompts):
+                if prompt == opening(NEAR[0]):
+                    raise PromptError("refused (400)", index=index)
+            return super().complete(prompts, **settings)
+
+    found = ask(walking, Refusing(lambda p: says_yes(p) if "Walkers" not in p else ""), shots=2,
+                orders=1, tries=5)  # fmt: skip
+    assert found.trace["neighbours"] == {
+        "e1": "refused", "e2": "wrong", "e3": "kept", "e4": "kept",
+    }  # fmt: skip
+    assert found.trace["shots"] == ["e4", "e3"]
 
 
 def test_letters_follow_the_order_shown(walking: Question) -> None:

@@ -68,6 +68,8 @@ def fit(predictions: Sequence[Prediction], *, split: str) -> str:
     _check_split(split)
     features, gold = [], []
     for row in predictions:
+        if row.refused:
+            continue
         found = row.trace.get("features")
         if not isinstance(found, dict) or set(found) != set(FEATURES):
             raise UserError(

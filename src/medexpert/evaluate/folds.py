@@ -106,20 +106,22 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"{title}: {len(result['folds'])} fold models, {result['n']} questions",
         "",
-        "| system | accuracy | macro-F1 | unparsed |",
-        "|---|---:|---:|---:|",
+        "| system | accuracy | macro-F1 | unparsed | refused |",
+        "|---|---:|---:|---:|---:|",
         f"| one fold model, mean ± sd | {_pair(result['accuracy'])} | {_pair(result['macro_f1'])} "
-        f"| {sum(fold['unparsed'] for fold in result['folds'])} in all |",
+        f"| {sum(fold['unparsed'] for fold in result['folds'])} in all "
+        f"| {sum(fold['refused'] for fold in result['folds'])} in all |",
     ]
     ensemble = result["ensemble"]
     if ensemble is None:
-        lines += ["", "No ensemble: the answers carry no probabilities."]
+        lines += ["", "No ensemble: not every answer carries probabilities."]
     else:
         low, high = (100 * ensemble["accuracy_interval"][key] for key in ("low", "high"))
         macro = ensemble["macro_f1"]
         lines.append(
             f"| ensemble of them (not in the mean) | {100 * ensemble['accuracy']:.1f} "
-            f"({low:.1f} to {high:.1f}) | {'–' if macro is None else f'{100 * macro:.1f}'} | 0 |"
+            f"({low:.1f} to {high:.1f}) | {'–' if macro is None else f'{100 * macro:.1f}'} "
+            f"| {ensemble['unparsed']} | {ensemble['refused']} |"
         )
     return "\n".join(lines)
 
@@ -161,7 +163,8 @@ def _numbers(system: Mapping[str, Prediction], *, classes: bool) -> dict[str, An
     return {
         "accuracy": metrics.accuracy(truth, given),
         "macro_f1": metrics.macro_f1(truth, given) if classes else None,
-        "unparsed": given.count(NO_ANSWER),
+        "unparsed": sum(p.unparsed for p in system.values()),
+        "refused": sum(bool(p.refused) for p in system.values()),
     }
 
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 COLUMNS = (
-    "task", "protocol", "strategy", "seed", ">n", ">accuracy %", ">95 %", ">unparsed", ">calls",
-    ">prompt tokens", ">prefilled", ">decoded", ">seconds",
+    "task", "protocol", "strategy", "seed", ">n", ">accuracy %", ">95 %", ">unparsed", ">refused",
+    ">calls", ">prompt tokens", ">prefilled", ">decoded", ">seconds",
 )  # fmt: skip
 UNDER = (
     "Accuracy with its Wilson interval; of several seeds the mean over questions of their mean "
@@ -223,7 +223,7 @@ def _group_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
                 [name, protocol, strategy, str(seed), str(told["n"]),
                  f"{100 * told['micro_accuracy']:.1f}, macro {100 * macro:.1f}",
                  f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}",
-                 str(sum(result["unparsed"] for result in chosen)), *costs(chosen)]
+                 *(f"{sum(counts):g}" for counts in _lost(chosen)), *costs(chosen)]
             )  # fmt: skip
     return rows
 
@@ -236,8 +236,8 @@ def _row(outcome: Outcome) -> list[str]:
     interval = result["accuracy_interval"]
     return [
         *head, str(result["n"]), f"{100 * result['accuracy']:.1f}",
-        f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}", str(result["unparsed"]),
-        *costs([result]),
+        f"{100 * interval['low']:.1f}–{100 * interval['high']:.1f}",
+        *(f"{sum(counts):g}" for counts in _lost([result])), *costs([result]),
     ]  # fmt: skip
 
 
@@ -251,9 +251,13 @@ def _seeds_row(done: Sequence[Outcome]) -> list[str]:
         cell.task.name, cell.protocol, cell.strategy, f"mean of {found.seeds}", str(found.n),
         f"{100 * found.accuracy:.1f} ± {100 * (found.deviation or 0):.1f}",
         f"{100 * interval.low:.1f}–{100 * interval.high:.1f}",
-        f"{sum(result['unparsed'] for result in results) / len(results):.1f}",
-        *costs(results),
+        *(f"{sum(counts) / len(results):.1f}" for counts in _lost(results)), *costs(results),
     ]  # fmt: skip
+
+
+def _lost(results: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Of each result the answers unparsed, and the questions refused (not told before 0.5.0)."""
+    return [[int(result.get(name, 0)) for result in results] for name in ("unparsed", "refused")]
 
 
 def costs(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -297,8 +301,8 @@ def write_summary(
 ) -> None:  # fmt: skip
     """OUT/summary.md and OUT/summary.json: the table, each cell's folder, score and cost, and what
     was `compared`."""
-    shown = ("split", "n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "seconds",
-             "usage", "per_question", "calibration", "leaks")  # fmt: skip
+    shown = ("split", "n", "accuracy", "accuracy_interval", "macro_f1", "unparsed", "refused",
+             "seconds", "usage", "per_question", "calibration", "leaks")  # fmt: skip
     cells = [
         {
             "task": o.cell.task.name, "task_version": o.cell.task.version,

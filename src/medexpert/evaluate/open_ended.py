@@ -1,7 +1,8 @@
 """Free answers -> overlap with references and grades of a judge, each marked as what it is.
 
 Answers stream to predictions.jsonl, one line each, so that a stopped run goes on; result.json has
-its own shape (`kind: open`), since nothing here is accuracy.
+its own shape (`kind: open`), since nothing here is accuracy. A question that the engine refuses is
+an empty answer with the reason (`refused`), a grade that the judge refuses is none.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from medexpert.prompt.ledger import Asked, Ledger
 from medexpert.records import UserError, canonical_json, digest
 
 if TYPE_CHECKING:
-    from medexpert.engines.base import Engine
+    from medexpert.engines.base import Completion, Engine
 
 ANSWERS, HEADER = "predictions.jsonl", "run.json"
 TEMPLATE = "chat.qa"
@@ -79,7 +80,8 @@ def evaluate_open(
     with manifest.disk_errors(out), (out / ANSWERS).open("a", encoding="utf-8") as handle:
         waiting = iter(asked[len(rows) :])
         while group := list(islice(waiting, BATCH)):
-            for row in _answered(group, engine, judge, max_tokens, seed):
+            first = all("refused" in row for row in rows)
+            for row in _answered(group, engine, judge, max_tokens, seed, first=first):
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
                 handle.flush()
                 rows.append(row)
@@ -87,8 +89,9 @@ def evaluate_open(
     result = header | {
         "engine": engine.facts(),
         "leaks": leaks(engine.facts().get("lineage") or {}, task.kept_out_as),
-        "empty": sum(not row["text"].strip() for row in rows),
+        "empty": sum(not row["text"].strip() and "refused" not in row for row in rows),
         "cut_off": sum(row["finish"] == "length" for row in rows),
+        "refused": sum("refused" in row for row in rows),
         "scores": scores(rows, seed=seed),
         "versions": manifest.versions(),
     }
@@ -138,6 +141,7 @@ def told(result: dict[str, Any]) -> str:
     lines = [
         f"{result['task']} · {result['model']}: n = {result['n']}, empty {result['empty']}, "
         f"cut off {result['cut_off']}"
+        + (f", refused {refused}" if (refused := result.get("refused")) else "")
     ]
     for name, found in result["scores"]["overlap"].items():
         low, high = (100 * found["interval"][end] for end in ("low", "high"))
@@ -161,8 +165,11 @@ def _grades_told(grades: dict[str, Any], n: int) -> str:
 
 
 def _answered(
-    group: Sequence[OpenQuestion], engine: Engine, judge: Engine | None, max_tokens: int, seed: int
-) -> Iterator[dict[str, Any]]:
+    group: Sequence[OpenQuestion], engine: Engine, judge: Engine | None, max_tokens: int, seed: int,
+    *, first: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Rows of a batch; `first`: no question was answered before. Raises UserError where all are
+    refused, of a whole batch or the first: then the engine is at fault, not a question."""
     ledger = Ledger(engine, seed=seed)
     asked = [
         Asked(
@@ -174,39 +181,59 @@ def _answered(
         )
         for question in group
     ]
-    made = ledger.complete(asked, max_tokens=max_tokens)
-    grades = _graded(group, [one.text for one in made], judge, seed) if judge else []
-    for k, (question, one) in enumerate(zip(group, made, strict=True)):
+    made = ledger.each(asked, max_tokens=max_tokens)
+    _check_refused(group, made, engine, first)
+    texts = ["" if isinstance(one, str) else one.text for one in made]
+    grades: dict[str, dict[str, Any]] = {}
+    if judge:
+        given = [k for k, one in enumerate(made) if not isinstance(one, str)]
+        asked_for = [group[k] for k in given]
+        replies = _replies(asked_for, [texts[k] for k in given], judge, seed)
+        if given:
+            _check_refused(asked_for, [one for one, _ in replies], judge, first)
+        grades = {q.id: _grade(*reply) for q, reply in zip(asked_for, replies, strict=True)}
+    for question, one, text in zip(group, made, texts, strict=True):
         yield {
             "id": question.id,
-            "text": one.text,
-            "finish": one.finish,
+            "text": text,
+            **({"finish": "", "refused": one} if isinstance(one, str) else {"finish": one.finish}),
             "overlap": {
-                name: overlap.best(score, one.text, question.references)
+                name: overlap.best(score, text, question.references)
                 for name, score in OVERLAPS.items()
             },
-            **({"judge": grades[k]} if judge else {}),
+            **({"judge": grades.get(question.id, {"grade": None, "reply": ""})} if judge else {}),
             "trace": ledger.trace(question.id),
         }
 
 
-def _graded(
+def _check_refused(
+    group: Sequence[OpenQuestion], made: Sequence[Completion | str], engine: Engine, first: bool
+) -> None:
+    if (first or len(made) == BATCH) and all(isinstance(one, str) for one in made):
+        raise UserError(
+            f"{engine.name} refuses {len(made)} questions in a row, so it or its settings are at "
+            f"fault; none of these is recorded. The first: {made[0]}",
+            where=f"question {group[0].id}",
+        )
+
+
+def _replies(
     group: Sequence[OpenQuestion], texts: Sequence[str], judge: Engine, seed: int
-) -> list[dict[str, Any]]:
+) -> list[tuple[Completion | str, dict[str, Any]]]:
+    """What the judge says of each answer, or why it refuses, and the trace."""
     ledger = Ledger(judge, seed=seed)
     asked = [
         judging.asked(q.id, q.question, q.references, text, chat=judge.chat, lang=q.lang)
         for q, text in zip(group, texts, strict=True)
     ]
-    replies = ledger.complete(asked, max_tokens=judging.MAX_TOKENS)
-    return [
-        {
-            "grade": judging.parse_grade(reply.text),
-            "reply": reply.text,
-            "trace": ledger.trace(question.id),
-        }
-        for question, reply in zip(group, replies, strict=True)
-    ]
+    made = ledger.each(asked, max_tokens=judging.MAX_TOKENS)
+    return [(one, ledger.trace(q.id)) for q, one in zip(group, made, strict=True)]
+
+
+def _grade(reply: Completion | str, trace: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(reply, str):
+        return {"grade": None, "reply": "", "refused": reply}
+    return {"grade": judging.parse_grade(reply.text), "reply": reply.text, "trace": trace}
 
 
 def _kept(out: Path, header: dict[str, Any], asked: Sequence[OpenQuestion]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medexpert import manifest
+from medexpert.evaluate.refusals import told
 from medexpert.records import Prediction, Question, UserError, from_mapping, to_json
 
 PREDICTIONS = "predictions.jsonl"
@@ -128,7 +129,9 @@ def resume(
     manifest.write_text(path, "".join(to_json(row) + "\n" for row in kept))
     manifest.write_json(out / HEADER, {**header, **cost})
     if kept:
-        progress(f"{path}: {len(kept)} of {len(questions)} questions answered already, going on")
+        refused = told(sum(bool(row.refused) for row in kept))
+        many = f"{len(kept)} of {len(questions)} questions answered already"
+        progress(f"{path}: {many}{refused}, going on")
     return kept
 
 

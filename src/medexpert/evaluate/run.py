@@ -12,11 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
-from medexpert.evaluate import metrics
+from medexpert.evaluate import metrics, refusals
 from medexpert.evaluate.meter import Meter, per_question
 from medexpert.evaluate.resume import HEADER, PREDICTIONS, Progress, refuse_other, resume
 from medexpert.evaluate.sampling import RULE, sample
@@ -80,8 +81,9 @@ def evaluate(
     `start_over`. Raises UserError for an unknown strategy, protocol or split.
     """
     if manifest.is_complete(out, key):
-        progress(f"{out}: complete, nothing to do")
         finished: dict[str, Any] = manifest.read_json(out / RESULT)
+        refused = refusals.told(finished.get("refused", 0))
+        progress(f"{out}: complete, nothing to do{refused}")
         return finished
     task.check_protocol(protocol)
     chosen = strategies.get(strategy)
@@ -94,10 +96,12 @@ def evaluate(
     resumed = len(done)
     meter = Meter(out / HEADER, engine)
     try:
-        answers = chosen.predict(
-            questions[resumed:], engine, protocol=protocol, seed=seed,
+        ask = partial(
+            chosen.predict, engine=engine, protocol=protocol, seed=seed,
             examples=_shown(task, data, questions), **_lent(chosen, questions),
         )  # fmt: skip
+        given = any(not row.refused for row in done)
+        answers = refusals.answers(ask, questions[resumed:], answered=given)
         if resumed < len(questions):
             done += _stream(
                 answers, questions[resumed:], out / PREDICTIONS, progress, header, meter
@@ -212,6 +216,8 @@ def _stream(
                 meter.save()
                 told = now
             _check(answer, questions, len(written), header["strategy"])
+            if answer.refused:
+                progress(f"{title}: question {answer.id} is refused: {answer.refused}")
             handle.write((to_json(answer) + "\n").encode("utf-8"))
             handle.flush()
             written.append(answer)

@@ -43,10 +43,11 @@ def score(
 ) -> dict[str, Any]:
     """Every number of result.json that follows from the answers alone.
 
-    NO_ANSWER counts as wrong. `macro_f1` follows the official rule, under which it is a class of
-    its own with F1 0; `macro_f1_choices` averages over the choices only. Without common `choices`
-    the classes are letters (`labels` says so): the histogram and the confusion then show a liking
-    for a place, and macro-F1 says nothing about medicine.
+    NO_ANSWER counts as wrong: `unparsed` where the model said something else, `refused` where the
+    engine gave no answer (`refusals.py`). `macro_f1` follows the official rule, under which it is a
+    class of its own with F1 0; `macro_f1_choices` averages over the choices only. Without common
+    `choices` the classes are letters (`labels` says so): the histogram and the confusion then show
+    a liking for a place, and macro-F1 says nothing about medicine.
     """
     labels = "choices" if choices else "letters"
     if not choices:
@@ -54,7 +55,7 @@ def score(
     truth = [p.answer for p in predictions]
     given = [p.choice for p in predictions]
     correct = sum(p.correct for p in predictions)
-    unparsed = given.count(NO_ANSWER)
+    unparsed = sum(p.unparsed for p in predictions)
     return {
         "n": len(predictions),
         "labels": labels,
@@ -73,6 +74,7 @@ def score(
         "confusion": metrics.confusion(truth, given),
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(predictions),
+        "refused": sum(bool(p.refused) for p in predictions),
         **_read(predictions),
         "calibration": _calibration(predictions),
         "majority_baseline": metrics.majority_baseline(truth),

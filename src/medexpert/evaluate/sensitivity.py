@@ -106,7 +106,8 @@ def positions(
     count: int,
     seed: int = 0,
 ) -> list[tuple[int | None, int | None]]:
-    """(place shown, index among the question's own choices) of each answer; None when unparsed."""
+    """(place shown, index among the question's own choices) of each answer; None where none was
+    read."""
     found: list[tuple[int | None, int | None]] = []
     for question, row in zip(questions, rows, strict=True):
         order = _order(question, variant, count, seed)
@@ -139,7 +140,8 @@ def summary(
             "labels": v.labels, "order": v.order, "n": len(r),
             "accuracy": sum(p.correct for p in r) / len(r),
             "interval": asdict(wilson(sum(p.correct for p in r), len(r))),
-            "unparsed": sum(p.choice == NO_ANSWER for p in r),
+            "unparsed": sum(p.unparsed for p in r),
+            "refused": sum(bool(p.refused) for p in r),
         }
         for v, r in rows.items()
     }  # fmt: skip

@@ -6,10 +6,12 @@ Never the test split: what is measured here chooses checkpoints and stops traini
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medexpert.evaluate.heldout import bits_per_byte
+from medexpert.evaluate.refusals import answers
 from medexpert.evaluate.scoring import score
 from medexpert.evaluate.tasks.task import Task
 from medexpert.prompt import strategies
@@ -47,7 +49,8 @@ def dev_meter(
 
     def measure(model: Any, tokenizer: Any) -> dict[str, float]:
         ask = strategies.get("direct", where="meter.select")
-        found = list(ask.predict(questions, engine(model, tokenizer), protocol=protocol, seed=seed))
+        how = partial(ask.predict, engine=engine(model, tokenizer), protocol=protocol, seed=seed)
+        found = list(answers(how, questions))
         scores = score(found, task.choices, seed=seed, questions=questions)
         calibration = scores["calibration"] or {}
         return {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from medexpert.engines.base import PromptError
 from medexpert.prompt import template
 from medexpert.prompt.choices import VERDICTS, naming
 from medexpert.prompt.template import ChatFormat
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from medexpert.engines.base import Engine
 
 __all__ = [
-    "LOWEST", "PROTOCOLS", "TEMPLATES", "VERDICTS", "Scored", "Strategy", "best", "complete",
-    "decided", "direct_prompt", "evidence", "in_batches", "log_softmax", "naming", "score",
-    "versioned",
+    "LOWEST", "PROTOCOLS", "TEMPLATES", "VERDICTS", "QuestionRefused", "Scored", "Strategy", "best",
+    "complete", "decided", "direct_prompt", "evidence", "in_batches", "log_softmax", "naming",
+    "score", "versioned",
 ]  # fmt: skip
 
 PROTOCOLS = ("reasoning-required", "question-only", "reasoning-free")
@@ -35,6 +36,20 @@ LOWEST = -1e3
 """In place of an infinite log-probability, which endpoints give for labels that they do not list:
 means and differences of those would be no numbers."""
 Item = TypeVar("Item")
+
+
+class QuestionRefused(UserError):
+    """The engine has no answer to a prompt of `question`: it does not fit the context, an endpoint
+    refuses it. Other questions may well be answered."""
+
+    def __init__(self, error: UserError, question: str) -> None:
+        self.question = question
+        super().__init__(error.what, where=f"question {question}", allowed=error.allowed)
+
+    @property
+    def why(self) -> str:
+        """The reason, without the question's name."""
+        return f"{self.what}; allowed: {self.allowed}" if self.allowed else self.what
 
 
 class Strategy(Protocol):
@@ -64,6 +79,8 @@ class Strategy(Protocol):
         """One prediction a question, in order, yielded as soon as its batch is done.
 
         `examples` are solved questions, never of the split that is asked, which may be shown.
+        Raises QuestionRefused for a question that the engine refuses; what was yielded before it
+        holds, and of the others of its batch some may be missing.
         """
         ...
 
@@ -127,7 +144,8 @@ def direct_prompt(question: Question, protocol: str, chat: ChatFormat) -> Scored
 def score(asked: Sequence[Scored], engine: Engine) -> list[list[float]]:
     """[prompt][label] log-probabilities; prompts with the same labels go to the engine together.
 
-    Raises UserError naming the question whose prompt does not fit or gets no finite score.
+    Raises QuestionRefused for a prompt that the engine refuses, UserError naming the question that
+    gets no finite score.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, item in enumerate(asked):
@@ -159,7 +177,7 @@ def complete(
     temperature: float = 0.0,
     top_p: float = 1.0,
 ) -> list[Any]:
-    """Completions of (question id, prompt) pairs. Raises UserError naming the question."""
+    """Completions of (question id, prompt) pairs. Raises QuestionRefused as `score`."""
     try:
         return list(
             engine.complete(
@@ -173,10 +191,9 @@ def complete(
 
 def _for_question(error: UserError, questions: Sequence[str]) -> UserError:
     """The engine's error with the question's id in place of the prompt's number in a batch."""
-    index = getattr(error, "index", None)
-    if not isinstance(index, int):
+    if not isinstance(error, PromptError):
         return error
-    return UserError(error.what, where=f"question {questions[index]}", allowed=error.allowed)
+    return QuestionRefused(error, questions[error.index])
 
 
 def log_softmax(values: Sequence[float]) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import decided, in_batches, versioned
 from medexpert.prompt.ledger import Asked, Ledger
@@ -138,17 +138,31 @@ def reasoned(
     return [read(question, one) for question, one in zip(questions, made, strict=True)]
 
 
-class Sampling(Protocol):
-    """How a strategy samples: the options it has by these names."""
+@dataclass(frozen=True)
+class Sampling:
+    """The options of strategies that sample `k` reasonings at `temperature`, `batch` questions an
+    engine call."""
+
+    name: str
+    k: int = 5
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int = 256
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of range: samples that are all the same are none."""
+        check_counts(self.name, k=self.k, max_tokens=self.max_tokens, batch=self.batch)
+        of = f"of {self.name}"
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"option temperature {of}: {self.temperature}", allowed="more than 0")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"option top_p {of}: {self.top_p}", allowed="more than 0, up to 1")
 
     @property
-    def temperature(self) -> float: ...
-
-    @property
-    def top_p(self) -> float: ...
-
-    @property
-    def max_tokens(self) -> int: ...
+    def seeded(self) -> bool:
+        """Samples are drawn."""
+        return True
 
 
 def drawn(
@@ -167,11 +181,3 @@ def drawn(
         for draw in range(number)
     ]  # fmt: skip
     return [[said[at] for said in draws] for at in range(len(questions))]
-
-
-def check_temperature(strategy: str, temperature: float, top_p: float) -> None:
-    """Raises UserError: samples that are all the same are no samples."""
-    if not 0 < temperature < math.inf:
-        raise UserError(f"option temperature of {strategy}: {temperature}", allowed="more than 0")
-    if not 0 < top_p <= 1:
-        raise UserError(f"option top_p of {strategy}: {top_p}", allowed="more than 0, up to 1")

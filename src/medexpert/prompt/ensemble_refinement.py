@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import in_batches, versioned
-from medexpert.prompt.cot import asked_for, check_temperature, drawn
+from medexpert.prompt.cot import Sampling, asked_for, drawn
 from medexpert.prompt.ledger import Ledger
 from medexpert.prompt.reasoning import ANSWER, REASON, Said, check_counts, request
 from medexpert.prompt.vote import Sample, elected, vote
@@ -26,25 +26,15 @@ REFINE = "cot.refine"
 
 
 @dataclass(frozen=True)
-class EnsembleRefinement:
+class EnsembleRefinement(Sampling):
     """`k` first reasonings, `m` refined answers, all at `temperature`."""
 
     name: str = "ensemble_refinement"
-    k: int = 5
     m: int = 5
-    temperature: float = 0.7
-    top_p: float = 1.0
-    max_tokens: int = 256
-    batch: int = 8
 
     def __post_init__(self) -> None:
-        check_counts(self.name, k=self.k, m=self.m, max_tokens=self.max_tokens, batch=self.batch)
-        check_temperature(self.name, self.temperature, self.top_p)
-
-    @property
-    def seeded(self) -> bool:
-        """Samples are drawn."""
-        return True
+        super().__post_init__()
+        check_counts(self.name, m=self.m)
 
     @property
     def version(self) -> str:

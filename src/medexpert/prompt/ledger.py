@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from medexpert.prompt import asking
-from medexpert.prompt.asking import Scored
+from medexpert.prompt.asking import QuestionRefused, Scored
 from medexpert.records import digest
 
 if TYPE_CHECKING:
@@ -64,6 +64,22 @@ class Ledger:
         for item, completion in zip(asked, made, strict=True):
             self._note(item.question, item.prompt, item.template, completion.tokens)
         return made
+
+    def each(self, asked: Sequence[Asked], *, max_tokens: int) -> list[Completion | str]:
+        """Greedy completions as `complete`; why, for a question that the engine refuses."""
+        found: dict[int, Completion | str] = {}
+        left = list(range(len(asked)))
+        while left:
+            try:
+                made = self.complete([asked[k] for k in left], max_tokens=max_tokens)
+            except QuestionRefused as error:
+                lost = [k for k in left if asked[k].question == error.question]
+                found |= dict.fromkeys(lost, error.why)
+                left = [k for k in left if k not in lost]
+            else:
+                found |= dict(zip(left, made, strict=True))
+                left = []
+        return [found[k] for k in range(len(asked))]
 
     def score(self, asked: Sequence[Scored]) -> list[list[float]]:
         """[prompt][label] log-probabilities, see `asking.score`."""

@@ -22,13 +22,13 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
-from medexpert.prompt.asking import in_batches, versioned
+from medexpert.prompt.asking import QuestionRefused, in_batches, versioned
 from medexpert.prompt.cot import reasoned
-from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.ledger import Asked, Ledger
 from medexpert.prompt.reasoning import ANSWER, REASON, Said, check_counts, request, worked
 from medexpert.prompt.shots import Shots, too_few
 from medexpert.prompt.vote import Sample, elected, vote
-from medexpert.records import Prediction, Question, UserError, digest
+from medexpert.records import NO_ANSWER, Prediction, Question, UserError, digest
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -115,7 +115,7 @@ class _Shown:
 
     kept: list[Question]
     tried: dict[str, str]
-    """example id -> "kept", or why it is not shown: "wrong", or a parse status"""
+    """example id -> "kept", or why it is not shown: "wrong", "refused", or a parse status"""
     cost: dict[str, int]
 
 
@@ -169,13 +169,31 @@ class _Neighbours:
         ledger = Ledger(self.engine, seed=self.seed)
         examples = [example for _, example in new.values()]
         asked = [request(REASON, e, self.protocol, self.engine.chat) for e in examples]
-        said = reasoned(examples, asked, ledger, max_tokens=self.settings.max_tokens)
+        said = self._reasoning(examples, asked, ledger)
         for (at, example), one in zip(new.values(), said, strict=True):
             self.said[example.id] = one
             noted: dict[str, Any] = ledger.trace(example.id)
             found[at].cost["calls"] += noted["calls"]
             for name, count in noted["tokens"].items():
                 found[at].cost[name] += count
+
+    def _reasoning(
+        self, examples: Sequence[Question], asked: Sequence[Asked], ledger: Ledger
+    ) -> list[Said]:
+        """What the model says on each example; one that the engine refuses is not asked again."""
+        refused: dict[str, Said] = {}
+        while True:
+            left = [k for k, example in enumerate(examples) if example.id not in refused]
+            try:
+                made = reasoned(
+                    [examples[k] for k in left], [asked[k] for k in left], ledger,
+                    max_tokens=self.settings.max_tokens,
+                )  # fmt: skip
+            except QuestionRefused as error:
+                refused[error.question] = Said("", 0, "", NO_ANSWER, "refused")
+                continue
+            found = {examples[k].id: one for k, one in zip(left, made, strict=True)}
+            return [(found | refused)[example.id] for example in examples]
 
     def _verdict(self, example: Question) -> str:
         said = self.said[example.id]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import in_batches, versioned
-from medexpert.prompt.cot import asked_behind, check_temperature, drawn
+from medexpert.prompt.cot import Sampling, asked_behind, drawn
 from medexpert.prompt.ledger import Ledger
-from medexpert.prompt.reasoning import ANSWER, REASON, check_counts
+from medexpert.prompt.reasoning import ANSWER, REASON
 from medexpert.prompt.shots import Shots, check_shots
 from medexpert.prompt.vote import Sample, elected, vote
 from medexpert.records import Prediction, Question
@@ -21,28 +21,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SelfConsistency:
-    """`k` samples at `temperature`; the other options are those of `cot`."""
+class SelfConsistency(Sampling):
+    """`shots`, `pick` and `balanced` as in `shots.py`."""
 
     name: str = "self_consistency"
-    k: int = 5
     temperature: float = 0.8
-    top_p: float = 1.0
-    max_tokens: int = 256
     shots: int = 0
     pick: str = "fixed"
     balanced: bool = True
-    batch: int = 8
 
     def __post_init__(self) -> None:
-        check_counts(self.name, k=self.k, max_tokens=self.max_tokens, batch=self.batch)
-        check_temperature(self.name, self.temperature, self.top_p)
+        super().__post_init__()
         check_shots(self.name, self.shots, self.pick)
-
-    @property
-    def seeded(self) -> bool:
-        """Samples are drawn."""
-        return True
 
     @property
     def version(self) -> str:

@@ -22,7 +22,7 @@ from medexpert.engines.base import NoLogprobs
 from medexpert.prompt import template
 from medexpert.prompt.asking import Scored, in_batches, log_softmax, versioned
 from medexpert.prompt.choices import naming
-from medexpert.prompt.cot import asked_for, check_temperature, drawn
+from medexpert.prompt.cot import Sampling, asked_for, drawn
 from medexpert.prompt.ledger import Ledger
 from medexpert.prompt.parse import parse_choice
 from medexpert.prompt.reasoning import REASON, Said, check_counts, opening_fields, request
@@ -47,30 +47,18 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class SelfVerification:
-    """`k` forward samples at `temperature`; `checks` judgements a candidate (readout=sampled)."""
+class SelfVerification(Sampling):
+    """`k` forward samples; `checks` judgements a candidate (readout=sampled)."""
 
     name: str = "self_verification"
-    k: int = 5
-    temperature: float = 0.7
-    top_p: float = 1.0
     readout: str = "scored"
     checks: int = 5
-    max_tokens: int = 256
-    batch: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.readout not in READOUTS:
             raise unknown_name(f"readout of {self.name}", self.readout, READOUTS)
-        check_counts(
-            self.name, k=self.k, checks=self.checks, max_tokens=self.max_tokens, batch=self.batch
-        )
-        check_temperature(self.name, self.temperature, self.top_p)
-
-    @property
-    def seeded(self) -> bool:
-        """Samples are drawn."""
-        return True
+        check_counts(self.name, checks=self.checks)
 
     @property
     def version(self) -> str:

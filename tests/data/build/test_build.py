@@ -16,7 +16,7 @@ from medexpert.data.build import build, source_digests
 from medexpert.data.card import unaccounted
 from medexpert.data.readers.pubmedqa import official_split
 from medexpert.recipe import Run
-from medexpert.records import Document, Example, UserError, read_jsonl
+from medexpert.records import Document, Example, UserError, read_jsonl, to_json
 
 SPLIT = official_split()
 DATA = ("knowledge.jsonl", "heldout.jsonl", "drops.jsonl")
@@ -202,6 +202,46 @@ def test_adapt_trains_on_its_fold_only(
     assert source_of(facts, "trialgen", "adapt")["kept"] == 12
     text = (tmp_path / "out" / "adapt.jsonl").read_text()
     assert "The stay was shorter" not in text  # no long answer reaches training here
+
+
+@pytest.mark.parametrize("stage", ["instruct", "adapt"])
+def test_examples_made_from_training_items_pass_in_adapt_alone(
+    tmp_path: Path, pqal: Path, make_recipe: Callable[..., Run], stage: str
+) -> None:
+    """By id and by text: of test and dev items never, of others where stage 3 learns from them."""
+    train, dev, test = SPLIT.folds[2][0], SPLIT.folds[4][0], SPLIT.test[0]
+    items = json.loads((pqal / "stage3" / "pubmedqa" / "ori_pqal.json").read_text())
+    texts = {pmid: prose(50 + k, 3) for k, pmid in enumerate(("", train, dev, test))}
+    for pmid in (train, dev, test):
+        items[pmid]["CONTEXTS"] = [texts[pmid]]
+    (tmp_path / "ori_pqal.json").write_text(json.dumps(items))
+
+    def example(name: str, text: str, pmid: str = "") -> str:
+        fields = {
+            "question": f"What is shown, {name}?", "evidence": texts[text], "answer": "yes",
+            "options": {"yes": "yes", "no": "no"}, "rationale": prose(7, 2),
+        }  # fmt: skip
+        ids = {"pmid": pmid} if pmid else {}
+        return to_json(Example(name, "mine", "task", "cot.reason", fields, ids=ids)) + "\n"
+
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        example("other", "") + example("train", train, train) + example("train text", train)
+        + example("dev", dev, dev) + example("dev text", dev)
+        + example("test", test, test) + example("test text", test)
+        + example("both", test, train)
+    )  # fmt: skip
+    sources: dict[str, list[dict[str, Any]]] = {"adapt": [{"source": "pubmedqa", "fold": 4}]}
+    sources.setdefault(stage, []).append({"source": "own-examples", "path": str(path)})
+    recipe = make_recipe(root=str(tmp_path), near_duplicates=False, **sources)
+    facts = made(recipe, tmp_path / "out")
+    examples = read_jsonl(tmp_path / "out" / f"{stage}.jsonl", Example)
+    kept = {e.id for e in examples if e.source == "own-examples"}
+    passing = {"train", "train text"} if stage == "adapt" else set()
+    assert kept == {"other", *passing}
+    found = source_of(facts, "own-examples", stage)["quarantined"]["pubmedqa"]
+    assert sum(found.values()) == 8 - len(kept)
+    assert facts["quarantined"] is True
 
 
 def test_pqal_items_leave_instruction_sources(

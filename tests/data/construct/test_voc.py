@@ -19,7 +19,8 @@ from medexpert.data.construct.voc_drafts import CHECK, HYPOTHESISE, VERIFY, VocS
 from medexpert.data.construct.voc_items import Solved, solved
 from medexpert.data.readers.pubmedqa import official_split
 from medexpert.prompt.choices import name_choices
-from medexpert.records import Example, UserError
+from medexpert.prompt.voc import fault
+from medexpert.records import Example, Question, UserError
 
 ROW: dict[str, Any] = {
     "id": "99000001", "QUESTION": "Does rest shorten the cough?",
@@ -56,6 +57,10 @@ class Scripted:
 
     def read(self, text: str, choices: Sequence[str], *, lang: str) -> str:
         return name_choices(tuple(choices), lang).read(text)
+
+    def fault(self, text: str, choice: str, choices: Sequence[str], *, lang: str) -> str:
+        return fault(text, choice, Question("", "", tuple(choices), choice, lang=lang),
+                     len(text.split()))  # fmt: skip
 
     def write(
         self, template: str, fields: Sequence[Fields], *, lang: str, max_tokens: int, seed: int,
@@ -206,8 +211,13 @@ LONG = " It is said again in many other words that the finding holds for all of 
     [
         ("It is clear from this. The final answer is maybe.", "names_another_choice"),
         ("It was so and so. " * 5, "repeats_itself"),
-        ("Too few words.", "explanation_too_short"),
-        ("", "explanation_too_short"),
+        ("Too few words.", "too_short"),
+        ("", "too_short"),
+        ("患者在六周之内明显好转而且没有任何不良反应发生。", "wrong_language"),
+        (
+            "The answer is yes. On the other hand the answer is no, as they say.",
+            "names_another_choice",
+        ),
         ("This one was cut within its first sentence of many words...", "cut_off"),
     ],
 )

@@ -19,6 +19,7 @@ from medexpert.data.card.facts import FIRST_FAULTS
 from medexpert.data.catalogue import SourceEntry
 from medexpert.data.filters.language import language
 from medexpert.data.quarantine import Hit, Quarantine
+from medexpert.data.readers.pubmedqa import official_split
 from medexpert.data.readers.rows import Change, Drop, Fault, Part
 from medexpert.recipe_data import Source
 from medexpert.records import Document, Example, UserError, to_json
@@ -100,8 +101,7 @@ class Cleaner:
         self._quarantine = (
             Quarantine.open(str(store.local(job.quarantine))) if job.quarantine else None
         )
-        # The PubMedQA reader itself yields only its fold's training items.
-        self._exempt = "pubmedqa" if self.entry.reader == "pubmedqa" else ""
+        self._learned = self._learned_from()
         self._places = Places(hidden=self.source.phi != "off")
         self._redactor: Any = None
         if self.source.phi != "off":
@@ -211,10 +211,24 @@ class Cleaner:
     def _hit(self, record: Document | Example, words: grams.Hashes) -> Hit | None:
         if self._quarantine is None:
             return None
-        if self._exempt:
-            hits = self._quarantine.hits(record, words)
-            return next((hit for hit in hits if hit.benchmark != self._exempt), None)
-        return self._quarantine.hit(record, words)
+        if not self._learned:
+            return self._quarantine.hit(record, words)
+        for hit in self._quarantine.hits(record, words):
+            if hit.benchmark != "pubmedqa" or hit.item not in self._learned:
+                return hit
+        return None
+
+    def _learned_from(self) -> frozenset[str]:
+        """PubMedQA's items that this source may hold: in stage 3 a user's examples (such as
+        `data construct voc` makes) may be of those that its fold is trained on, never of others.
+
+        The reader of PubMedQA yields these alone; what else such an item hits is shared wording.
+        """
+        if self.entry.reader == "pubmedqa":
+            return official_split().everything()
+        if self.entry.reader == "own_examples" and self.shard.stage == "adapt":
+            return official_split().training(self.settings.dev_fold)
+        return frozenset()
 
     def _keep(self, record: Document | Example, tokens: list[str], words: grams.Hashes) -> None:
         # A signature is of the set; shingles that repeat do not change it.

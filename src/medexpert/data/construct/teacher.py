@@ -1,8 +1,8 @@
 """What a builder may ask of a model, which is handed in (see `medexpert.construct_verbs`).
 
 A teacher is asked for a list of prompts at a time, all from one template, and answers in their
-order. What it cannot do for one prompt (it does not fit the context) is a `Refusal` of that prompt,
-so that one long document never ends a long run.
+order. What it cannot do for one prompt (it does not fit the context, an endpoint refuses it) is a
+`Refusal` of that prompt, so that one document never ends a long run.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Teacher(Protocol):
 
     def read(self, text: str, choices: Sequence[str], *, lang: str) -> str:
         """The choice a text states as its answer, or NO_ANSWER."""
+        ...
+
+    def fault(self, text: str, choice: str, choices: Sequence[str], *, lang: str) -> str:
+        """Why an explanation of `choice` is unsound by the rules of the strategy `voc`, or ""."""
         ...
 
     def write(

@@ -17,10 +17,10 @@ Records of an item, each an Example of the template that is asked with the same 
   that the verdicts liked best; a check that ended at gold against one that endorsed a wrong choice.
   Both sides differ in length by `max_length_gap` of the longer at most, in characters.
 
-Explanations that name another choice as the answer, repeat themselves (a 4-gram more than three
-times), have under eight tokens or were cut off within their first sentence are not learned from;
-they stay in the verification, as their absence would give the verdict away. After Verification-of-
-Choice of arXiv 2312.01040; the thresholds are this project's own.
+Explanations that are unsound by the rules of the strategy `voc` (`Teacher.fault`) or were cut off
+within their first sentence are not learned from; they stay in the verification, as their absence
+would give the verdict away. After Verification-of-Choice of arXiv 2312.01040; the thresholds are
+this project's own.
 """
 
 from __future__ import annotations

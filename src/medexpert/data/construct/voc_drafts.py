@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medexpert.data import grams
 from medexpert.data.construct.teacher import Chosen, Refusal, Teacher, Written
 from medexpert.data.construct.voc_items import NO_FOLD, Solved
 from medexpert.data.readers.pubmedqa import official_split
-from medexpert.records import NO_ANSWER, UserError, unknown_name
+from medexpert.records import UserError, unknown_name
 
 HYPOTHESISE, VERIFY, CHECK, REASON = "voc.hypothesise", "voc.verify", "voc.check", "cot.reason"
 DIRECT, QUESTION_ONLY, LISTED = "pubmedqa.lm_eval", "pubmedqa.question_only", "direct.choices"
@@ -24,7 +22,6 @@ CHECK_STOP = {
     "zh": ("\n问题：", "\n摘要：", "\n背景："),
 }
 """Endpoints take four at most."""
-MIN_TOKENS, MAX_REPEATS = 8, 3
 _FINAL = re.compile(r"[\s*#_]*(?:\bfinal answer\b|最终答案)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？]")
 
@@ -150,18 +147,8 @@ def _explained(item: Solved, choice: str, written: Written, teacher: Teacher) ->
         ends = [match.end() for match in _SENTENCE_END.finditer(text)]
         cut = not ends
         text = text[: ends[-1]] if ends else text
-    words = grams.tokens(text)
-    repeats = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
-    fault = ""
-    if teacher.read(text, item.choices, lang=item.lang) not in (choice, NO_ANSWER):
-        fault = "names_another_choice"
-    elif repeats and max(repeats.values()) > MAX_REPEATS:
-        fault = "repeats_itself"
-    elif cut:
-        fault = "cut_off"
-    elif len(words) < MIN_TOKENS:
-        fault = "explanation_too_short"
-    return Explained(text, fault, written.prompt_hash)
+    fault = teacher.fault(text, choice, item.choices, lang=item.lang)
+    return Explained(text, fault or ("cut_off" if cut else ""), written.prompt_hash)
 
 
 # -- verifying ---------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Identifiers: every way of writing one -> (scheme, value), and the lists that ship with us.
 
 For PubMedQA all 1,000 PQA-L PMIDs leave, not only the 500 test items: a PubMed dump holds their
-conclusions. The stage-3 source `pubmedqa` is the one exception; its reader yields its fold's 450
-training items.
+conclusions. The exceptions are in stage 3 alone: the source `pubmedqa`, whose reader yields its
+fold's 450 training items, and examples made from these (`data.build.clean`).
 """
 
 from __future__ import annotations

@@ -35,6 +35,10 @@ class Split:
         """All 1,000 PQA-L PMIDs."""
         return frozenset(self.test).union(*self.folds)
 
+    def training(self, fold: int) -> frozenset[str]:
+        """The 450 that a model of this fold is trained on: neither test nor the fold's dev part."""
+        return self.everything() - {*self.test, *self.folds[fold]}
+
 
 @cache
 def official_split() -> Split:

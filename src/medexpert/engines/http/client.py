@@ -25,6 +25,8 @@ TOO_LONG = re.compile(
     r"context|exceed_context|max_model_len|n_ctx|prompt is too long|too many tokens",
     re.IGNORECASE,
 )
+FILTERED = re.compile(r"moderation|flagged|content[ _-]?(filter|policy)", re.IGNORECASE)
+"""In an answer 403: not the key is refused but the text (OpenRouter)."""
 SHOWN = 300
 """Characters of the endpoint's own words that an error repeats."""
 
@@ -172,7 +174,7 @@ class Client:
             if not (isinstance(value, dict) and value.get("error") and "choices" not in value):
                 return value
             status = _code(value["error"])
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not FILTERED.search(text)):
             raise EndpointError(
                 f"the endpoint refuses the key ({status}): {self.words(_message(text))}",
                 where=url,

@@ -22,8 +22,9 @@ from medexpert.engines.tokenizer import Tokenizer
 
 Value = TypeVar("Value")
 Job = Callable[[], Coroutine[Any, Any, Value]]
-PROMPTS = frozenset({400, 413, 422})
-"""Refusals that are about what was sent; any other (no money left, no such model) ends the work."""
+PROMPTS = frozenset({400, 403, 413, 422})
+"""Refusals that are about what was sent (403: by a filter); any other (no money left, no such
+model) ends the work."""
 
 
 class Link:

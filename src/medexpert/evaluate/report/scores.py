@@ -149,7 +149,7 @@ def stage_by_stage(facts: RunFacts) -> Section:
         *(f">recall {c} %" for c in choices),
         ">answered " + "/".join(choices),
     ]
-    columns += [">unparsed"]
+    columns += [">unparsed", ">refused"]
     rows: list[list[str]] = []
     faint: set[int] = set()
     for digest_, group in _by_items(facts.results).items():
@@ -170,8 +170,8 @@ def stage_by_stage(facts: RunFacts) -> Section:
             columns,
             rows,
             "Accuracy: Wilson interval. Macro-F1: percentile bootstrap over questions, 10,000 "
-            "resamples. Unparsed answers count as wrong and, under the official rule, as a class "
-            "of their own in macro-F1.",
+            "resamples. Unparsed answers and refused questions count as wrong and, under the "
+            "official rule, as a class of their own in macro-F1.",
             faint=frozenset(faint),
         )
     )
@@ -180,17 +180,19 @@ def stage_by_stage(facts: RunFacts) -> Section:
         blocks.append(
             Note(
                 "info",
-                f"{result.point}, {result.strategy}: {result.data['official_missing']} answers "
-                "could not be parsed, so predictions.json is not a complete official submission.",
+                f"{result.point}, {result.strategy}: {result.data['official_missing']} questions "
+                "have no answer, so predictions.json is not a complete official submission.",
             )
         )
     return Section("Stage by stage", "stages", blocks)
 
 
 def headline_text(facts: RunFacts) -> str:
-    """One aligned line a result: point, strategy, n, accuracy with interval, macro-F1, unparsed."""
+    """One aligned line a result: point, strategy, n, accuracy with interval, macro-F1, and how many
+    answers were unparsed, questions refused."""
     data = facts.results[0].data
-    rows = [("point", "strategy", "n", "accuracy %", "95 % Wilson", "macro-F1 %", "unparsed")]
+    rows = [("point", "strategy", "n", "accuracy %", "95 % Wilson", "macro-F1 %", "unparsed",
+             "refused")]  # fmt: skip
     for result in facts.results:
         d = result.data
         rows.append(
@@ -202,12 +204,13 @@ def headline_text(facts: RunFacts) -> str:
                 span(d["accuracy_interval"]),
                 _macro_f1(d)[0],
                 str(d["unparsed"]),
+                str(d.get("refused", 0)),
             )
         )
     base = data["majority_baseline"]
     always = ("majority", f"always {base['label']}", str(data["n"]))
     macro = _macro_f1({**data, "macro_f1": base["macro_f1"]})[0]
-    rows.append((*always, percent(base["accuracy"]), "–", macro, "0"))
+    rows.append((*always, percent(base["accuracy"]), "–", macro, "0", "0"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     title = (
         f"{data['task']} version {data['task_version']}, split {data['split']}, {data['protocol']}"
@@ -249,6 +252,7 @@ def _score_row(result: Result, choices: Sequence[str]) -> list[str]:
         ),
         " / ".join(str(answered.get(c, 0)) for c in choices),
         f"{data['unparsed']} ({percent(data['unparsed_rate'])} %)" if data["unparsed"] else "0",
+        str(data.get("refused", 0)),
     ]
 
 
@@ -266,6 +270,7 @@ def _majority_row(result: Result, choices: Sequence[str], digest_: str) -> list[
         "–",
         *("100.0" if c == base["label"] else "0.0" if gold.get(c) else "–" for c in choices),
         " / ".join(str(data["n"] if c == base["label"] else 0) for c in choices),
+        "0",
         "0",
     ]
 

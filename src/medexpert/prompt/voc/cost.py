@@ -8,7 +8,8 @@ k explanations a choice · m = max(k, orders) verify passes.
     shared:  P + na    + m    (n(R + a) + t)  read, nkR + m written
 
 `shared` is for an engine that encodes the common beginning of a question's prompts once, which is
-exact: the prompts of Voc begin with the same P tokens. The k samples of one prompt count once.
+exact: the prompts of Voc begin with the same P tokens. The k samples of one prompt count once. An
+explanation is read again where it is weighed, also by P(true): it then stands behind other words.
 A generated verdict writes R/2 + v in place of the one scored label.
 """
 
