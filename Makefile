@@ -29,7 +29,7 @@ format: $(VENV)/.dev ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.dev ## regenerate docs/cli.md and the tables of README.md
+docs: $(VENV)/.dev ## regenerate docs/cli.md, docs/recipe-keys.md and the tables of README.md
 	$(BIN)/python docs/generate.py
 
 smoke: $(VENV)/.dev ## a short run on real published data (MEDEXPERT_DATA or ../shared/data)

@@ -1,7 +1,7 @@
 """Write the parts of the documentation that follow from the code and from results/.
 
-`python docs/generate.py` rewrites docs/cli.md, the table in docs/tasks.md and the tables of results
-in README.md;
+`python docs/generate.py` rewrites docs/cli.md, docs/recipe-keys.md, the table in docs/tasks.md and
+the tables of results in README.md;
 `python docs/generate.py --check` fails when they are out of date.
 """
 
@@ -44,6 +44,102 @@ def command_line() -> str:
 
     add([], typer.main.get_command(app))
     return "\n".join(parts) + "\n"
+
+
+def recipe_keys() -> str:
+    """docs/recipe-keys.md: every key of a recipe, from the settings' own schema."""
+    from medexpert.recipe import Run
+
+    schema = Run.model_json_schema()
+    intro = (
+        "# Recipe keys",
+        "Generated from the settings in `src/medexpert/recipe*.py` by `docs/generate.py`.",
+        "A recipe is one TOML file. These are all of its keys: any other is an error that names "
+        "the nearest one, and no value is turned into another type. Only `name` and, for each "
+        "source, `source` are required. `medexpert check RECIPE` tells every mistake at once; "
+        "`--set adapt.learning_rate=1e-4` gives any key on the command line.",
+    )
+    return "\n\n".join([*intro, *_sections({"": {}}, schema, schema["$defs"], "")]) + "\n"
+
+
+def _sections(
+    defaults: dict[str, dict[str, Any]], model: dict[str, Any], known: dict[str, Any], mark: str
+) -> list[str]:
+    """A table of keys for sections of one kind ({name: its defaults}), then those inside them."""
+    titles = [f"`{'[' * len(mark)}{name}{']' * len(mark)}`" for name in defaults if name]
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    inside: dict[tuple[str, str], list[str]] = {}
+    for key, held in model["properties"].items():
+        section = held.get("$ref") or held.get("items", {}).get("$ref")
+        if section:
+            inside.setdefault(
+                (section.rsplit("/")[-1], "[[" if "items" in held else "["), []
+            ).append(key)
+            continue
+        rows.append(
+            f"| `{key}` | {_value(held)} | {_default(key, held, defaults)} "
+            f"| {held['description']} |"
+        )
+    parts = [
+        "## " + (", ".join(titles) or "Above all tables"),
+        model["description"],
+        "\n".join(rows),
+    ]
+    for (name, bracket), keys in inside.items():
+        below = {
+            f"{outer}.{key}".lstrip("."): model["properties"][key].get("default", {})
+            | given.get(key, {})
+            if bracket == "["
+            else {}
+            for outer, given in defaults.items()
+            for key in keys
+        }
+        parts += _sections(below, known[name], known, bracket)
+    return parts
+
+
+def _value(held: dict[str, Any]) -> str:
+    """What a key may hold, in words."""
+    if "anyOf" in held:
+        return " or ".join(_value(one) for one in held["anyOf"])
+    if "enum" in held:
+        return ", ".join(f'`"{name}"`' for name in held["enum"])
+    if held.get("type") == "array":
+        one = held["prefixItems"][0] if "prefixItems" in held else held["items"]
+        return (
+            f"list of {len(held['prefixItems'])}: {_value(one)}"
+            if "prefixItems" in held
+            else f"list of {_value(one)}"
+        )
+    if held.get("type") == "object":
+        inner = held.get("additionalProperties")
+        return f"table of {_value(inner)}" if isinstance(inner, dict) else "table of keys"
+    words = {
+        "string": "text",
+        "boolean": "true or false",
+        "integer": "whole number",
+        "number": "number",
+    }
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    limits = [f"{word} {held[bound]:.10g}" for bound, word in bounds.items() if bound in held]
+    return ", ".join([words.get(held.get("type", ""), "any value"), *limits])
+
+
+def _default(key: str, held: dict[str, Any], defaults: dict[str, dict[str, Any]]) -> str:
+    """The default, and the sections in which it is another one."""
+    if "default" not in held:
+        return "required"
+    others = [
+        f"{name.split('.')[0]}: `{json.dumps(given[key])}`"
+        for name, given in defaults.items()
+        if key in given and given[key] != held["default"]
+    ]
+    return "; ".join([f"`{json.dumps(held['default'])}`", *others])
 
 
 def results_table() -> str:
@@ -156,6 +252,7 @@ def documents() -> dict[Path, str]:
     return {
         ROOT / "docs" / "tasks.md": _with_block(tasks, TASKS_BEGIN, task_table(), TASKS_END),
         ROOT / "docs" / "cli.md": command_line(),
+        ROOT / "docs" / "recipe-keys.md": recipe_keys(),
         ROOT / "README.md": _with_block(readme, GRIDS_BEGIN, grid_table(), GRIDS_END),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from medexpert import ablation_verb, manifest
+from medexpert import ablation_verb, check, manifest
 from medexpert.__main__ import main
 from medexpert.ablation_verb import Ablated, Variant, ablate, adopt
 from medexpert.pipeline import Pipeline
-from medexpert.recipe import load
+from medexpert.recipe import STAGES, load
 from medexpert.records import UserError
+from medexpert.train import forecast
 from tiny import RECIPE
 
 AXES = """
@@ -164,13 +166,35 @@ def test_a_recipe_without_axes_says_so(recipe: Callable[..., Path]) -> None:
         ablate(recipe(), [], dry_run=True, say=print)
 
 
-def test_a_plan_runs_nothing(recipe: Callable[..., Path]) -> None:
+def test_a_plan_runs_nothing_and_tells_the_hours_of_training(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "matmul_rate", lambda dtype, threads: 1e8)
     path = write(recipe)
-    told = ablate(path, [], dry_run=True, say=print).text
-    assert told.splitlines()[-4:] == [
-        "data: 1 to run, 0 complete, 3 as in another",
-        "stages: 6 to run, 0 complete, 5 as in another",
-        "evaluations: 7 to run, 0 complete, 1 as in another",
+    lines = ablate(path, [], dry_run=True, say=print).text.splitlines()
+    assert lines[-4] == "data: 1 to run, 0 complete, 3 as in another"
+    assert lines[-2:] == [
+        "evaluations: 7 to run, 0 complete, 1 as in another; hours of 7 not estimated",
         "reports: 4 to run, 0 complete, 0 as in another",
     ]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines if " seed 2312 " in line]
+    hours = {(row[0], row[1]): float(row[2]) for row in rows if row[1] in STAGES and len(row) == 4}
+    assert len(hours) == 6
+    plan = json.loads(check.plan(load(path), print, as_json=True))["stages"]
+    here = {stage["stage"]: stage["hours"] for stage in plan if stage["machine"] == "here"}
+    for stage, told in here.items():
+        assert hours[f"{REFERENCE} seed 2312", stage] == pytest.approx(told, abs=0.005)
+    total = re.search(r"6 to run, .*; about ([\d.]+) h of training on this machine$", lines[-3])
+    assert total is not None
+    assert float(total.group(1)) == pytest.approx(sum(hours.values()), abs=0.05)
     assert not path.with_suffix("").exists()
+
+
+def test_hours_that_cannot_be_told_are_said_once(recipe: Callable[..., Path]) -> None:
+    said: list[str] = []
+    text = ablate(
+        write(recipe), ["base.model='/no/such/model'"], dry_run=True, say=said.append
+    ).text
+    assert "5 as in another; hours of 6 not estimated" in text
+    (line,) = said
+    assert line.startswith("hours of training are not estimated: base.model: ")

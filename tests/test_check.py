@@ -186,3 +186,31 @@ def test_own_examples_that_are_all_bad(recipe: Callable[..., Path], tmp_path: Pa
     assert f"{own}:1: " in line
     own.write_text(json.dumps(row))
     assert "no problem" in check(load(recipe(), [source]), print)
+
+
+@pytest.mark.parametrize("stage", ["instruct", "adapt"])
+def test_rows_too_short_for_all_examples(recipe: Callable[..., Path], stage: str) -> None:
+    (line,) = problems_of(recipe(), f"{stage}.sequence_length=16")
+    told = (
+        rf"{stage}\.sequence_length = 16: nothing is left .* of (\d+) examples: (\d+) longer than"
+    )
+    found = re.match(told, line)
+    assert found is not None, line
+    assert found.group(1) == found.group(2)
+
+
+def test_rows_too_short_for_some_examples(recipe: Callable[..., Path], tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    rows = [
+        {"id": str(n), "source": "m", "kind": "qa", "template": "chat.qa",
+         "fields": {"question": "Why?", "answer": "It is how the wall answers. " * times}}
+        for n, times in enumerate((1, 2, 80))
+    ]  # fmt: skip
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f'data.instruct=[{{source="own-examples", path="{own}"}}]',
+                "instruct.sequence_length=128", "instruct.epochs=3"]  # fmt: skip
+    told = check(load(recipe(), settings), print).splitlines()
+    wanted = "of 3 examples that were tried: 1 longer than sequence_length (left out)"
+    assert f"instruct.sequence_length = 128: {wanted}" in told
+    (line,) = problems_of(recipe("p"), *settings, 'instruct.objective="preference"')
+    assert line.endswith("nothing is left to train on of 3 examples: 3 no rejected answer")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from endpoint import EVERYTHING, Endpoint, TinyModel, running
 from medexpert.__main__ import main
+from medexpert.engines.local import LocalEngine
 from medexpert.evaluate_verbs import listed, measure_memorisation, numbers
 from medexpert.records import UserError
 
@@ -98,8 +100,31 @@ def test_min_k_against_other_questions(base_model: Path, tmp_path: Path, capsys:
     assert f"`medexpert data fetch pubmedqa --to {tmp_path}`" in capsys.readouterr().err
 
 
-def test_min_k_is_for_models_on_this_machine(tmp_path: Path) -> None:
-    """An endpoint may have a tokenizer, and still does not tell every token's probability."""
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_min_k_of_an_endpoint_is_that_of_its_model(
+    base_model: Path, tmp_path: Path, capsys: Any
+) -> None:
+    mine = rows(tmp_path / "mine.jsonl")
+    rest = ["--task", "trialgen", "--limit", "3", "--against", f"file:{mine}"]
+    found = []
+    with running(Endpoint(TinyModel(LocalEngine.open(base_model)), context=0)) as served:
+        far = ["--model", "openai:tiny", "--base-url", served.address]
+        own = ["--engine-option", f"tokenizer={base_model}"]
+        for model in (["--model", str(base_model)], [*far, *own]):
+            assert main(["probe", "min-k", *model, *rest]) == 0
+            found.append(json.loads(capsys.readouterr().out))
+        assert main(["probe", "min-k", *far, *rest]) == 2
+        told = capsys.readouterr().err
+        served.offers = EVERYTHING - {"echo", "prompt_logprobs"}
+        assert main(["probe", "min-k", *far, *own, *rest]) == 2
+        told += capsys.readouterr().err
+    assert found[0]["items"] == pytest.approx(found[1]["items"], abs=1e-4)
+    assert found[0]["auroc"] == found[1]["auroc"]
+    assert "tokenizer=MODEL; none given)" in told
+    assert "by echo or prompt_logprobs (neither found)" in told
+
+
+def test_min_k_needs_the_probability_of_every_token(tmp_path: Path) -> None:
     far: Any = SimpleNamespace(
         open=lambda say: (SimpleNamespace(name="far", tokenizer=object()), "digest")
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-from medexpert.recipe import load
+from medexpert.recipe import Run, load, section_of
 from medexpert.records import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,3 +164,30 @@ def test_four_bits_on_several_processes_want_replication(tmp_path: Path) -> None
     (problem,) = problems(path, *lines)
     assert "adapt.sharding: 4-bit weights cannot be sharded; allowed: replicate" in problem
     assert load(path, [*lines, 'adapt.sharding="replicate"']).adapt.method == "qlora"
+
+
+def keys(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, str | None]]:
+    """(dotted key, meaning) of every value of a recipe."""
+    for name, field in model.model_fields.items():
+        section = section_of(field)
+        if section is None:
+            yield f"{before}{name}", field.description
+        else:
+            yield from keys(section, f"{before}{name}.")
+
+
+def test_every_key_has_a_meaning_and_is_on_the_page_of_keys() -> None:
+    page = (ROOT / "docs" / "recipe-keys.md").read_text("utf-8")
+    found = dict(keys(Run))
+    assert {"seed", "data.knowledge.source", "adapt.cpoly.norm", "ablation.axes"} <= set(found)
+    assert not [key for key, meaning in found.items() if not meaning or set("|<") & set(meaning)]
+    for key, meaning in found.items():
+        name = key.rsplit(".", 1)[-1]
+        assert f"| `{name}` | " in page, key
+        assert f" | {meaning} |" in page, key
+
+
+def test_a_wrong_value_is_told_with_what_the_key_means(tmp_path: Path) -> None:
+    lines = problems(write(tmp_path, GOOD.replace('name = "mine"', "")), "adapt.betas=[0.9, 2]")
+    assert any("key name is required (names the run" in line for line in lines)
+    assert any("less than 1 (of AdamW's two averages)" in line for line in lines)

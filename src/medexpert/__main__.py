@@ -106,7 +106,8 @@ def train(
 ) -> None:
     """Train one stage of a recipe; its data and the stage before it must be there.
 
-    With several processes: torchrun --nproc-per-node 8 -m medexpert train knowledge RECIPE
+    With several processes: python -m medexpert.launch --nproc-per-node 8 -m medexpert train
+    knowledge RECIPE, which takes torchrun's options.
 
     Example: medexpert train knowledge recipes/demo
 

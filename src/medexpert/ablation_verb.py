@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert import manifest
 from medexpert.pipeline import Pipeline, Step
-from medexpert.recipe import Run, load
+from medexpert.recipe import STAGES, Run, load
 from medexpert.records import UserError, digest
 
 if TYPE_CHECKING:
     from medexpert.evaluate.ablation import Trial
 
 Say = Callable[[str], None]
+Hours = Callable[[Sequence[Run]], Sequence[Mapping[str, float]]]
+"""Recipes -> of each one the hours of its stages; a stage that cannot be told is missing."""
 PARTIAL = ".adopting"
 FOLDER = "ablation"
 
@@ -61,7 +63,7 @@ def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> 
     the others go on. Raises UserError for a recipe without axes, or whose variants evaluate
     nothing.
     """
-    from medexpert.check import require_evaluation
+    from medexpert.check import require_evaluation, training_hours
     from medexpert.evaluate.grid import ERROR, failure
 
     recipe = load(path, overrides)
@@ -77,7 +79,7 @@ def ablate(path: Path, overrides: Sequence[str], *, dry_run: bool, say: Say) -> 
         if not variant.recipe.evaluate.points:
             raise UserError(f"{variant.title} evaluates at no point", where="evaluate.points")
     if dry_run:
-        return Ablated(planned(variants))
+        return Ablated(planned(variants, lambda recipes: training_hours(recipes, say)))
     donors = [recipe.folder(), *(variant.root for variant in variants)]
     failed: dict[str, str] = {}
     for number, variant in enumerate(variants, 1):
@@ -150,11 +152,18 @@ def _link_or_copy(source: Path, target: Path) -> None:
     shutil.copy2(source, target)
 
 
-def planned(variants: Sequence[Variant]) -> str:
-    """What is complete, what would be run, and what would be taken from another variant."""
+def _unknown(recipes: Sequence[Run]) -> list[dict[str, float]]:
+    return [{} for _ in recipes]
+
+
+def planned(variants: Sequence[Variant], hours: Hours = _unknown) -> str:
+    """What is complete, what would be run, and what would be taken from another variant.
+
+    `hours` reckons the training of those with a stage to run.
+    """
     from medexpert.evaluate.tables import plain_table
 
-    rows, first = [], dict[str, str]()
+    rows, first = list[list[str]](), dict[str, str]()
     for variant in variants:
         pipeline = Pipeline(variant.recipe, lambda line: None)
         marks = _signatures(variant.recipe)
@@ -169,20 +178,48 @@ def planned(variants: Sequence[Variant]) -> str:
             if mark:
                 first.setdefault(mark, variant.title)
             rows.append([variant.title, step.name, state])
-    return f"{plain_table(('variant', 'step', 'state'), rows)}\n{_counted(rows)}"
+    due = {title for title, step, state in rows if step in STAGES and state == "to run"}
+    recipes = {v.title: v.recipe for v in variants if v.title in due}
+    training = dict(zip(recipes, hours(list(recipes.values())), strict=True))
+    told: list[tuple[float | None, list[str]]] = [
+        (training[title].get(step) if step in STAGES and state == "to run" else None,
+         [title, step, state])
+        for title, step, state in rows
+    ]  # fmt: skip
+    table = [[title, step, _hours(step, state, h), state] for h, (title, step, state) in told]
+    return f"{plain_table(('variant', 'step', 'hours', 'state'), table)}\n{_counted(told)}"
 
 
-def _counted(rows: Sequence[Sequence[str]]) -> str:
+def _hours(step: str, state: str, hours: float | None) -> str:
+    """Hours of a step that is to be run, where they matter: training and evaluation."""
+    if hours is not None:
+        return f"{hours:.2f}"
+    costly = step in STAGES or step.startswith("evaluate")
+    return "not estimated" if state == "to run" and costly else ""
+
+
+def _counted(rows: Sequence[tuple[float | None, Sequence[str]]]) -> str:
     """Planned steps in a line a kind, since an evaluation and a stage are hours of unlike work."""
     kinds: dict[str, Counter[str]] = {}
-    for _, step, state in rows:
+    sums: dict[str, float] = {}
+    unknown: Counter[str] = Counter()
+    for hours, (_, step, state) in rows:
         word = step.split()[0]
         kind = {"data": "data", "evaluate": "evaluations", "report": "reports"}.get(word, "stages")
         kinds.setdefault(kind, Counter())[state.split()[0]] += 1
-    return "\n".join(
-        f"{kind}: {seen['to']} to run, {seen['complete']} complete, {seen['as']} as in another"
-        for kind, seen in kinds.items()
-    )
+        sums[kind] = sums.get(kind, 0.0) + (hours or 0.0)
+        unknown[kind] += _hours(step, state, hours) == "not estimated"
+    lines = []
+    for kind, seen in kinds.items():
+        line = (
+            f"{kind}: {seen['to']} to run, {seen['complete']} complete, {seen['as']} as in another"
+        )
+        if sums[kind]:
+            line += f"; about {sums[kind]:.2f} h of training on this machine"
+        if unknown[kind]:
+            line += f"; hours of {unknown[kind]} not estimated"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _complete(step: Step) -> bool:

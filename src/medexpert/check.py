@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medexpert.recipe import Run, StageName
 from medexpert.recipe_train import Stage
-from medexpert.records import UserError
+from medexpert.records import Example, UserError, digest
+
+if TYPE_CHECKING:
+    from medexpert.data.build import Inspection
 
 Say = Callable[[str], None]
 CHARACTERS_PER_TOKEN = {"en": 4.3, "zh": 0.75}
@@ -30,21 +33,26 @@ def check(recipe: Run, say: Say) -> str:
     """
     from medexpert.data.build import inspect_sources
 
-    problems: list[str] = []
-    found, estimate = inspect_sources(recipe)
-    problems += found
-    problems += evaluation_problems(recipe)
+    inspected = inspect_sources(recipe)
+    problems = [*inspected.problems, *evaluation_problems(recipe)]
     shape = _base_shape(recipe, say, problems)
-    problems += _settings_problems(recipe, say, known=not problems)
+    dropped: list[str] = []
+    problems += _settings_problems(recipe, say, inspected.examples, dropped, known=not problems)
     if not problems:
         problems += _resource_problems(recipe, shape)
     if problems:
         raise UserError("\n".join(problems))
-    return "\n".join(_summary(recipe, shape, estimate))
+    return "\n".join(_summary(recipe, shape, inspected.characters, dropped))
 
 
-def _settings_problems(recipe: Run, say: Say, *, known: bool) -> list[str]:
-    """Settings that cannot train; `known`: the sources and the base model are there and read."""
+def _settings_problems(
+    recipe: Run, say: Say, examples: Mapping[StageName, list[Example]], dropped: list[str],
+    *, known: bool,
+) -> list[str]:  # fmt: skip
+    """Settings that cannot train; `known`: the sources and the base model are there and read.
+
+    Adds to `dropped` a line for each stage that will drop some of the sampled `examples`.
+    """
     from medexpert.model.base import fetch
     from medexpert.pipeline import Pipeline
     from medexpert.train import untrainable
@@ -57,7 +65,9 @@ def _settings_problems(recipe: Run, say: Say, *, known: bool) -> list[str]:
     if by_task and pipeline.data_step().complete():
         files = {name: pipeline.data_file(name) for name in by_task}
     base = fetch(recipe.base.model, revision=recipe.base.revision, progress=say)
-    return untrainable.problems(recipe, base, files)
+    wrong, lost = untrainable.row_problems(recipe, base, examples)
+    dropped += lost
+    return untrainable.problems(recipe, base, files) + wrong
 
 
 def require_evaluation(recipe: Run) -> None:
@@ -157,13 +167,11 @@ def plan(
     others are told and left out. Raises UserError with one line a problem when no stage can be
     planned, and for the base model.
     """
+    from medexpert.data.build import inspect_sources
     from medexpert.train import forecast
 
-    problems: list[str] = []
-    shape = _base_shape(recipe, say, problems, sized=True)
-    if problems:
-        raise UserError("\n".join(problems))
-    tokens = _planned_tokens(recipe, say)
+    shape = _planned_shape(recipe, say)
+    tokens = _planned_tokens(recipe, inspect_sources(recipe), say)
     given = {"dollars": dollars, "euros": euros}
     prices = {name: price for name, price in given.items() if price is not None}
     machines = [forecast.this_machine(recipe), *(forecast.h100(n, **prices) for n in (1, 8, 64))]
@@ -173,11 +181,52 @@ def plan(
     return forecast.table(found, machines)
 
 
-def _planned_tokens(recipe: Run, say: Say) -> dict[str, int]:
-    """Stage -> tokens: by its sources, else its max_tokens. Raises UserError without either."""
-    from medexpert.data.build import inspect_sources
+def training_hours(recipes: Sequence[Run], say: Say) -> list[dict[str, float]]:
+    """Stage -> hours on this machine of each recipe, as `plan` reckons them.
 
-    problems, estimate = inspect_sources(recipe)
+    A stage that cannot be planned is left out, and why is told. Sources that recipes have in common
+    are read once.
+    """
+    from medexpert.data.build import inspect_sources
+    from medexpert.train import forecast
+
+    inspected: dict[str, Any] = {}
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
+
+    found: list[dict[str, float]] = []
+    for recipe in recipes:
+        asked = digest([recipe.data.model_dump(mode="json"), recipe.seed, recipe.stages()])
+        try:
+            shape = _planned_shape(recipe, once)
+            if asked not in inspected:
+                inspected[asked] = inspect_sources(recipe)
+            tokens = _planned_tokens(recipe, inspected[asked], once)
+        except UserError as error:
+            once(f"hours of training are not estimated: {error}")
+            found.append({})
+            continue
+        here = [forecast.this_machine(recipe)]
+        stages = forecast.plan(recipe, shape, tokens, here, tasks=_tasks(recipe))
+        found.append({stage.stage: stage.hours for stage in stages})
+    return found
+
+
+def _planned_shape(recipe: Run, say: Say) -> Any:
+    problems: list[str] = []
+    shape = _base_shape(recipe, say, problems, sized=True)
+    if problems:
+        raise UserError("\n".join(problems))
+    return shape
+
+
+def _planned_tokens(recipe: Run, inspected: Inspection, say: Say) -> dict[str, int]:
+    """Stage -> tokens: by its sources, else its max_tokens. Raises UserError without either."""
+    problems, estimate = inspected.problems, inspected.characters
     stages = {name: recipe.stage(name) for name in recipe.stages()}
     if not problems:
         return {name: stage_tokens(name, settings, estimate) for name, settings in stages.items()}
@@ -215,7 +264,9 @@ def stage_tokens(name: StageName, settings: Stage, estimate: dict[str, Any]) -> 
     return int(min(wanted, settings.max_tokens) if settings.max_tokens else wanted)
 
 
-def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
+def _summary(
+    recipe: Run, shape: Any, estimate: dict[str, Any], dropped: Sequence[str]
+) -> list[str]:
     from medexpert.train.cost import disk_bytes
     from medexpert.train.forecast import forecast, matmul_rate, this_machine
 
@@ -243,6 +294,7 @@ def _summary(recipe: Run, shape: Any, estimate: dict[str, Any]) -> list[str]:
     return [
         *lines,
         f"about {total + scoring:.2f} h on this machine, {disk:.1f} GiB of disk",
+        *dropped,
         *_grounds(recipe),
         "no problem found",
     ]

@@ -164,7 +164,7 @@ def measure_memorisation(
     say: Say,
 ) -> dict[str, Any]:
     """Min-K% of a task's questions against those of another split or task."""
-    from medexpert.engines.local import LocalEngine
+    from medexpert.engines.base import TokenScorer
     from medexpert.evaluate.memorised import memorisation
     from medexpert.evaluate.sampling import sample
     from medexpert.evaluate.tasks import task_named
@@ -184,11 +184,12 @@ def measure_memorisation(
             allowed="other questions: TASK or TASK@SPLIT",
         )  # fmt: skip
     engine, _ = opening.open(say)
-    if not isinstance(engine, LocalEngine):
+    called = engine.name
+    if not isinstance(engine, TokenScorer):
         raise UserError(
-            f"{engine.name} does not tell the log-probability of every token", where="--model",
-            allowed="a local model",
+            f"{called} does not tell the log-probability of every token", where="--model",
+            allowed="a local model, or an endpoint that tells a prompt's log-probabilities",
         )  # fmt: skip
     say(f"scoring {len(one)} and {len(other)} texts")
     found = memorisation(engine, one, other, share=share)
-    return {"model": engine.name, "task": task, "split": split, "against": against, **found}
+    return {"model": called, "task": task, "split": split, "against": against, **found}

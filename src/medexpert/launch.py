@@ -1,7 +1,9 @@
 """Several training processes: what torchrun told this one, and starting them for a recipe.
 
 `medexpert run` with `processes = 8` starts torchrun for each stage; on several machines the user's
-scheduler starts it (`launch/` holds examples). Evaluation and data stay in one process.
+scheduler starts it (`launch/` holds examples). Evaluation and data stay in one process. By hand:
+
+    python -m medexpert.launch --nproc-per-node 8 -m medexpert train knowledge RECIPE
 """
 
 from __future__ import annotations
@@ -51,17 +53,7 @@ def train(stage: str, root: Path, processes: int) -> None:
         f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
         str(root / "recipe.json"),
     ]  # fmt: skip
-    # torchrun kills its processes 30 s after it was told to stop: too soon for a checkpoint.
-    patience = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-    child = subprocess.Popen(
-        command,
-        env={
-            **os.environ,
-            HELD: str(root.resolve()),
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": patience,
-            "LOGLEVEL": os.environ.get("LOGLEVEL", "ERROR"),
-        },
-    )
+    child = subprocess.Popen(command, env={**os.environ, HELD: str(root.resolve())})
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -89,7 +81,13 @@ def train(stage: str, root: Path, processes: int) -> None:
 
 
 def _torchrun() -> None:
-    """torchrun without its tracebacks: the training processes have told what happened."""
+    """torchrun without its tracebacks: the training processes have told what happened.
+
+    `python -m medexpert.launch` takes torchrun's own options.
+    """
+    # torchrun kills its processes 30 s after it was told to stop: too soon for a checkpoint.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    os.environ.setdefault("LOGLEVEL", "ERROR")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
@@ -98,6 +96,8 @@ def _torchrun() -> None:
         main(sys.argv[1:])
     except SignalException as stopped:
         sys.exit(128 + stopped.sigval)
+    except KeyboardInterrupt:  # before it had started its processes
+        sys.exit(128 + signal.SIGINT)
     except ChildFailedError:
         sys.exit(1)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from medexpert.recipe_ablation import Ablation, Overrides, applied
 from medexpert.recipe_data import Count, Data, Positive, Source, Strict
@@ -39,17 +40,24 @@ class Base(Strict):
 class Evaluate(Strict):
     """The benchmark at the end of every stage."""
 
-    task: str = "pubmedqa"
+    task: str = Field("pubmedqa", description="a task of docs/tasks.md, or file:PATH")
     data: str = Field("", description="folder of the benchmark; empty = data.root")
-    points: tuple[PointName, ...] = ("base", "knowledge", "instruct", "adapt")
-    strategies: tuple[str, ...] = ("direct",)
-    protocol: Literal["reasoning-required", "question-only", "reasoning-free"] = (
-        "reasoning-required"
+    points: tuple[PointName, ...] = Field(
+        ("base", "knowledge", "instruct", "adapt"), description="models that are evaluated"
+    )
+    strategies: tuple[str, ...] = Field(
+        ("direct",), description="ways to ask, with options, as voc:k=3 (docs/evaluate.md)"
+    )
+    protocol: Literal["reasoning-required", "question-only", "reasoning-free"] = Field(
+        "reasoning-required",
+        description="what is shown: question and passage, the question alone, or the conclusion",
     )
     limit: Count = Field(0, description="questions of the split, a fixed sample; 0 = all")
     voc_limit: Count = Field(0, description="questions for voc strategies; 0 = all")
     batch_tokens: Positive = Field(4096, description="tokens scored in one forward pass")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="what the weights are held and computed in"
+    )
 
 
 ADAPT_DEFAULTS: dict[str, Any] = {
@@ -63,9 +71,12 @@ ADAPT_DEFAULTS: dict[str, Any] = {
 class Run(Strict):
     """A whole recipe."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(2312, ge=0, lt=2**32)
-    output: str = Field("", description="run folder; empty = runs/<name>")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="names the run and, by default, its folder",
+    )
+    seed: int = Field(2312, ge=0, lt=2**32, description="decides all that is random")
+    output: str = Field("", description="run folder; empty = runs/NAME")
     threads: Count = Field(0, description="CPU threads; 0 = all cores")
     processes: Positive = Field(1, description="training processes on this machine, one a GPU")
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
@@ -274,10 +285,11 @@ def _explain(path: Path, text: str, problem: Mapping[str, Any], given: Collectio
                 nearest=near[0] if near else "",
             )
         )
+    meaning = f" ({told})" if (told := _meaning(location)) else ""
     if problem["type"] == "missing":
-        return f"{where}: key {dotted} is required"
+        return f"{where}: key {dotted} is required{meaning}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    line = f"{where}: {dotted} = {problem['input']!r}: {message}"
+    line = f"{where}: {dotted} = {problem['input']!r}: {message}{meaning}"
     expected = re.findall(r"'([^']+)'", message) if problem["type"] == "literal_error" else []
     near = difflib.get_close_matches(str(problem["input"]), expected, n=1, cutoff=0.4)
     return line + (f"; did you mean {near[0]!r}?" if near else "")
@@ -285,17 +297,31 @@ def _explain(path: Path, text: str, problem: Mapping[str, Any], given: Collectio
 
 def _fields_at(location: Iterable[Any]) -> list[str]:
     """Names of the settings that may stand at a place of the recipe."""
-    model: type[BaseModel] = Run
+    model: type[BaseModel] | None = Run
+    for part in location:
+        if model is not None and not isinstance(part, int):
+            model = section_of(model.model_fields[part])
+    return sorted(model.model_fields) if model else []
+
+
+def _meaning(location: Iterable[Any]) -> str:
+    """What the key at a place of the recipe means; "" for a section and for what is no key."""
+    model: type[BaseModel] | None = Run
+    found = ""
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[part].annotation
-        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
-        nested = [a for a in inner if issubclass(a, BaseModel)]
-        if not nested:
-            return []
-        model = nested[0]
-    return sorted(model.model_fields)
+        if model is None or part not in model.model_fields:
+            break
+        found = model.model_fields[part].description or ""
+        model = section_of(model.model_fields[part])
+    return found
+
+
+def section_of(key: FieldInfo) -> type[BaseModel] | None:
+    """The settings of a key that is a table, or an array of tables; None for a value."""
+    inner = [a for a in (key.annotation, *get_args(key.annotation)) if isinstance(a, type)]
+    return next((a for a in inner if issubclass(a, BaseModel)), None)
 
 
 def _line_of(text: str, location: tuple[Any, ...]) -> int:

@@ -23,7 +23,9 @@ class Ablation(Strict):
     two values. `grid` is every combination; `each` the reference and, axis by axis, one change.
     """
 
-    design: Literal["grid", "each"] = "grid"
+    design: Literal["grid", "each"] = Field(
+        "grid", description="every combination, or the reference and one change at a time"
+    )
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
         (), description="seeds of every variant; empty = the recipe's own"
     )

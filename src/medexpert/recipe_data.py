@@ -22,7 +22,7 @@ class Strict(BaseModel):
 class Source(Strict):
     """One source of a stage's data."""
 
-    source: str = Field(description="name in the data catalogue")
+    source: str = Field(description="name in the data catalogue (`medexpert data sources`)")
     path: str = Field(
         "", description="a local copy or any fsspec URL; empty = under data.root, or built in"
     )
@@ -118,12 +118,12 @@ class Filters(Strict):
 class Slurm(Strict):
     """How the build's tasks are submitted to Slurm (executor = "slurm")."""
 
-    partition: str = ""
+    partition: str = Field("", description="sbatch --partition; empty = the cluster's default")
     time: str = Field("04:00:00", description="limit of one task")
-    cpus_per_task: Positive = 1
-    mem_per_cpu_gb: Positive = 4
+    cpus_per_task: Positive = Field(1, description="cores of one task")
+    mem_per_cpu_gb: Positive = Field(4, description="memory of each core, in GB")
     max_jobs: Positive = Field(200, description="array tasks running at once")
-    account: str = ""
+    account: str = Field("", description="sbatch --account; empty = your default")
     activate: str = Field("", description="shell line that activates the environment on a node")
 
 
@@ -161,7 +161,9 @@ class Data(Strict):
     )
     filters: Filters = Filters()
     workers: Count = Field(0, description="processes of a local build; 0 = all cores")
-    executor: Literal["local", "slurm", "ray"] = "local"
+    executor: Literal["local", "slurm", "ray"] = Field(
+        "local", description="where a build runs: the cores here, a Slurm or a Ray cluster"
+    )
     work: str = Field(
         "",
         description="folder or fsspec URL for intermediate shards; empty = in the run folder",

@@ -10,22 +10,24 @@ from medexpert.recipe_data import Count, Positive, Share, Strict
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Method = Literal["full", "lora", "dora", "qlora", "cpoly"]
+DROPOUT = "share of an adapter's inputs set to 0 while training"
+TARGETS = "where adapters sit: all-linear, ends of names, or a regular expression"
 
 
 class Lora(Strict):
     """Low-rank adapters as in peft; for the methods lora, dora and qlora."""
 
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: str | tuple[str, ...] = "all-linear"
+    rank: Positive = Field(16, description="rank of each update")
+    alpha: Positive = Field(32, description="an update is scaled by alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1, description=DROPOUT)
+    target_modules: str | tuple[str, ...] = Field("all-linear", description=TARGETS)
 
 
 class CPoly(Strict):
     """Customised Polytropon: low-rank skills shared by all tasks, and skills of each task's own."""
 
-    rank: Positive = 8
-    alpha: Positive = 16
+    rank: Positive = Field(8, description="rank of each skill")
+    alpha: Positive = Field(16, description="a skill is scaled by alpha / rank")
     common: Count = Field(3, description="skills shared by all tasks")
     private: Count = Field(1, description="skills of each task's own")
     tasks: dict[str, tuple[str, ...]] = Field(
@@ -35,12 +37,18 @@ class CPoly(Strict):
     merge: str = Field(
         "", description="task whose weights become the stage's model; empty = the first"
     )
-    target_modules: str | tuple[str, ...] = "all-linear"
-    dropout: float = Field(0.05, ge=0, lt=1)
-    norm: Literal["joint", "separate"] = "joint"
+    target_modules: str | tuple[str, ...] = Field("all-linear", description=TARGETS)
+    dropout: float = Field(0.05, ge=0, lt=1, description=DROPOUT)
+    norm: Literal["joint", "separate"] = Field(
+        "joint", description="the weights that sum to 1: all of a task, or its shared ones alone"
+    )
     gumbel: bool = Field(True, description="sample the shared logits while training")
-    temperature: float = Field(1.0, gt=0)
-    router_learning_rate: float = Field(5e-2, gt=0, lt=10)
+    temperature: float = Field(
+        1.0, gt=0, description="of the sampled logits; lower is nearer 0 or 1"
+    )
+    router_learning_rate: float = Field(
+        5e-2, gt=0, lt=10, description="peak learning rate of the routing logits"
+    )
 
     @model_validator(mode="after")
     def _usable(self) -> CPoly:
@@ -80,7 +88,9 @@ class Infill(Strict):
 class Preference(Strict):
     """Direct preference optimisation, for examples that carry a `rejected` answer."""
 
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(
+        0.1, gt=0, description="of DPO: larger stays nearer to the model at the start"
+    )
     likelihood: float = Field(0.1, ge=0, description="weight of the chosen answer's own loss")
 
 
@@ -102,10 +112,14 @@ class Meter(Strict):
 class Stage(Strict):
     """Settings of one training stage."""
 
-    enabled: bool = True
-    method: Method = "full"
+    enabled: bool = Field(True, description="false leaves the stage out")
+    method: Method = Field(
+        "full", description="what moves: every weight, low-rank adapters, or C-Poly's skills"
+    )
     freeze: tuple[str, ...] = Field((), description="parameters kept still: names, * allowed")
-    objective: Literal["likelihood", "preference"] = "likelihood"
+    objective: Literal["likelihood", "preference"] = Field(
+        "likelihood", description="preference: pairs of a chosen and a `rejected` answer (DPO)"
+    )
     attention: Literal["causal", "prefix"] = Field(
         "causal", description="prefix: what is given is read both ways, what is learned causally"
     )
@@ -116,13 +130,17 @@ class Stage(Strict):
     )
     rows_per_step: Positive = Field(8, description="rows behind one optimiser step, all processes")
     micro_rows: Positive = Field(1, description="rows in memory at once, each process")
-    learning_rate: float = Field(1e-4, gt=0, lt=1)
-    warmup_share: Share = 0.05
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    learning_rate: float = Field(1e-4, gt=0, lt=1, description="peak of the schedule")
+    warmup_share: Share = Field(0.05, description="first share of the steps, rising to the peak")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
+        "cosine", description="learning rate after the warm-up; wsd: stable, then decay"
+    )
     decay_share: Share = Field(0.2, description="wsd: last share of the steps that decays")
     final_share: Share = Field(0.1, description="last learning rate as a share of the peak")
-    weight_decay: float = Field(0.1, ge=0, lt=1)
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: float = Field(
+        0.1, ge=0, lt=1, description="of matrices; vectors, embeddings and routers do not decay"
+    )
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="of AdamW's two averages")
     clip: float = Field(1.0, gt=0, description="gradient-norm clip")
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="compute; masters are fp32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,16 +114,29 @@ def test_openvino_is_another_engine_on_the_same_weights(
     from medexpert.engines.paired import PairedEngine
 
     asked: list[Any] = []
-    monkeypatch.setattr(
-        PairedEngine, "open", lambda folder, **settings: asked.append((folder, settings)) or "pair"
-    )
-    pair, digest = open_engine(EngineSpec(f"openvino:{base_model}", threads=1), lambda line: None)
+    able = ["float32"]  # what the CPU of the moment computes in, asked for nothing else
+
+    def opened(folder: Path, **settings: Any) -> Any:
+        asked.append((folder, settings))
+        dtype = settings["writer"].dtype or able[0]
+        return SimpleNamespace(facts=lambda: {"generator": {"dtype": dtype}})
+
+    monkeypatch.setattr(PairedEngine, "open", opened)
+
+    def identity(**options: str) -> str:
+        spec = EngineSpec(f"openvino:{base_model}", options=options, threads=1)
+        return open_engine(spec, lambda line: None)[1]
+
+    one = identity()
     local, other = open_engine(EngineSpec(str(base_model)), lambda line: None)
-    assert pair == "pair"
     assert asked[0][0] == base_model
     assert asked[0][1]["threads"] == 1
     assert local.facts()["engine"] == "local"
-    assert digest != other
+    assert one != other
+    assert one == identity(dtype="float32")
+    able[0] = "bfloat16"  # another machine
+    assert identity() == identity(dtype="bfloat16") != one
+    assert identity(dtype="float32") == one
 
 
 def test_an_endpoint_needs_no_torch(tmp_path: Path, base_model: Path) -> None:

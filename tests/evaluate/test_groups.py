@@ -41,6 +41,17 @@ def test_a_part_of_a_group_is_not_the_group() -> None:
             [result("mmlu-anatomy", 1, 2), result("mmlu-virology", 1, 2, strategy="voc")],
             "strategy is 'direct' in mmlu-anatomy and 'voc' in mmlu-virology",
         ),
+        (
+            [result("mmlu-anatomy", 1, 2, seed=0), result("mmlu-virology", 1, 2, seed=1)],
+            "seed is 0 in mmlu-anatomy and 1 in mmlu-virology",
+        ),
+        (
+            [
+                result("mmlu-anatomy", 1, 2, strategy_version=v) | {"task": t}
+                for t, v in (("mmlu-anatomy", "1"), ("mmlu-virology", "2"))
+            ],
+            "strategy_version is '1' in mmlu-anatomy and '2' in mmlu-virology",
+        ),
     ],
 )
 def test_what_does_not_belong_together_is_refused(rows: Any, told: str) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 
+import medexpert
 from living import MARK, all_gone, living
 from medexpert.model import base
 from medexpert.pipeline import Pipeline
@@ -50,10 +52,12 @@ class Door:
             pipeline.run([pipeline.data_step()])
         return path, pipeline.root
 
-    def start(self, path: Path, processes: int, *more: str) -> subprocess.Popen[str]:
+    def start(
+        self, path: Path, processes: int, *more: str, launch: str = "torch.distributed.run"
+    ) -> subprocess.Popen[str]:
         """`medexpert train` in so many processes, under torchrun where there are several."""
         launcher = [
-            "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+            "-m", launch, "--standalone", f"--nproc-per-node={processes}",
         ] if processes > 1 else []  # fmt: skip
         command = [
             sys.executable, *launcher, "-m", "medexpert", "train", self.stage, str(path),
@@ -70,9 +74,9 @@ class Door:
         return root / self.stage
 
 
-def begun(command: list[str], mark: str) -> subprocess.Popen[str]:
+def begun(command: list[str], mark: str, **more: str) -> subprocess.Popen[str]:
     environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: mark,
+        **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: mark, **more,
     }  # fmt: skip
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
@@ -209,6 +213,63 @@ def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., 
     _, told = child.communicate(timeout=300)
     assert child.returncode == 0, told
     assert facts(root / "knowledge")["processes"] == 2
+
+
+LONG = [*SETTINGS, "knowledge.max_tokens=0", "knowledge.epochs=40"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", ["medexpert.launch", "torch.distributed.run"])
+def test_ctrl_c_of_a_run_started_by_hand(recipe: Callable[..., Path], launch: str) -> None:
+    door = Door(recipe, LONG, "knowledge")
+    path, root = door.prepared("hand")
+    child = door.start(path, 2, launch=launch)
+    reached(root / "knowledge", 2, child)
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=120)
+    assert all_gone(door.mark, 5)
+    (line,) = [line for line in told.splitlines() if line.startswith("medexpert: ")]
+    assert "knowledge stopped after step" in line
+    assert line.endswith("run the same command to continue")
+    assert "KeyboardInterrupt" not in told, told
+    assert str(Path(medexpert.__file__).parent) not in told, told  # no line of our code
+    if launch == "medexpert.launch":
+        assert child.returncode == 130, told
+        assert "Traceback" not in told, told
+        assert "signal" not in told, told  # what torchrun itself would say of it
+
+
+@pytest.mark.slow
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("step", [0, 2], ids=["opening", "training"])
+def test_each_process_that_is_interrupted_ends_with_130(
+    recipe: Callable[..., Path], step: int
+) -> None:
+    door = Door(recipe, LONG, "knowledge")
+    path, root = door.prepared("each")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "medexpert", "train", "knowledge", str(path), *sets(LONG)]
+    children = [
+        begun(command, door.mark, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+              MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        for rank in range(2)
+    ]  # fmt: skip
+    if step:
+        reached(root / "knowledge", step, children[0])
+    else:
+        assert children[0].stderr is not None
+        first = iter(children[0].stderr)
+        assert any("knowledge: started" in line for line in first)
+        time.sleep(1)
+    for child in children:
+        child.send_signal(signal.SIGINT)
+    told = [child.communicate(timeout=120)[1] for child in children]
+    assert [child.returncode for child in children] == [130, 130], told
+    assert told[1] == "", told
+    assert "Traceback" not in told[0], told
+    assert told[0].splitlines()[-1].endswith("run the same command to continue")
 
 
 @pytest.mark.slow

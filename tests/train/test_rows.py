@@ -118,7 +118,7 @@ def test_the_plan_stops_where_it_should_and_its_facts_add_up(
     assert sum(sizes[:-1]) < wanted
     facts = plan.facts()
     assert facts["fed_tokens"] + facts["left_out_tokens"] == plan.epochs * sum(lengths)
-    assert facts["fed_tokens"] + facts["padded_tokens"] == facts["rows"] * CAPACITY
+    assert facts["fed_tokens"] + facts["padding"] == facts["rows"] * CAPACITY
     assert facts["left_out_tokens"] < sum(lengths)
     seen = Counter(i for row in plan.rows for i in row.tolist())
     assert max(seen.values()) <= plan.epochs

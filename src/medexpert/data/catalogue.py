@@ -26,6 +26,8 @@ FREE = ("MIT", "Apache-2.0", "CC BY 4.0", "CC BY 2.5", "CC0", "public domain", O
 
 GENERATED = ("trialgen", "pqa_builder", "evidence_builder")
 """Readers of sources that are made here and have no file of their own."""
+JSONL = ("own_examples", "text_jsonl")
+"""Readers of a user's own rows: of a folder they take every .jsonl, gzip'd or not."""
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,10 @@ def locate(entry: Entry, root: str | Path, path: str | Path = "") -> list[str]:
     """Files of a source or benchmark, sorted; empty for a generated one.
 
     `root` (the recipe's data.root) and `path` are local or any fsspec URL. `path` wins over
-    `root`: a file, a pattern with `*`, or a folder in which the entry's files are looked for; a
-    source without files of its own takes it as it is. PQA-L may be a folder. A file counts packed
-    (.gz) or not, in its own folder or directly in `root`. A name without `*` must be there, and one
-    match at least for those with.
+    `root`: a file, a pattern with `*`, or a folder in which the entry's files are looked for (of
+    the readers in JSONL: all .jsonl); other sources without files take it as it is. PQA-L may be a
+    folder. A file counts packed (.gz) or not, in its own folder or directly in `root`. A name
+    without `*` must be there, and one match at least for those with.
 
     Raises UserError naming each place that was tried.
     """
@@ -250,6 +252,8 @@ def locate(entry: Entry, root: str | Path, path: str | Path = "") -> list[str]:
 
         return [str(find_pubmedqa(Path(base)))]
     if path:
+        if entry.reader in JSONL and places.is_folder(base):
+            return _located(what, base, ("*.jsonl",))
         if places.is_file(base) or (not entry.files and not builtin and places.is_folder(base)):
             return [base]
         if "*" in base and (found := places.matching("", base)):

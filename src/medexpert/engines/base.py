@@ -141,9 +141,13 @@ class Forgetful(Protocol):
         ...
 
 
+@runtime_checkable
 class TokenScorer(Protocol):
-    """What tells the log-probability of every token of a text (the local engine)."""
+    """What tells the log-probability of every token of a text: the local engine, some endpoints."""
 
     def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
-        """[text][token] = ln p of the token given those before it."""
+        """[text][token] = ln p of the token given those before it.
+
+        Raises NoLogprobs where an endpoint tells none.
+        """
         ...

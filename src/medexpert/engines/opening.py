@@ -120,16 +120,19 @@ def open_engine(spec: EngineSpec, say: Callable[[str], None]) -> tuple[Engine, s
         from medexpert.engines.paired import PairedEngine, writer_from
 
         say(f"opening {folder} (OpenVINO writes, {spec.dtype} scores)")
+        writer = writer_from(spec.options)
         pair = PairedEngine.open(
             folder,
-            writer=writer_from(spec.options),
+            writer=writer,
             dtype=spec.dtype,
             batch_tokens=spec.batch_tokens,
             threads=spec.threads,
             progress=say,
         )
-        # Other options write other texts, so that results of one must not go on with the other's.
-        return pair, digest([model_digest(folder), OPENVINO, vars(writer_from(spec.options))])
+        # Other options write other texts, and so does the other precision where it was left to the
+        # CPU: results of one must not go on with the other's.
+        how = vars(writer) | {"dtype": pair.facts()["generator"]["dtype"]}
+        return pair, digest([model_digest(folder), OPENVINO, how])
     say(f"opening {folder} ({spec.dtype})")
     engine = LocalEngine.open(folder, dtype=spec.dtype, batch_tokens=spec.batch_tokens)
     return engine, model_digest(folder)

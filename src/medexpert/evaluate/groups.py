@@ -10,7 +10,7 @@ from medexpert.evaluate import statistics
 from medexpert.evaluate.tasks import GROUPS
 from medexpert.records import UserError, unknown_name
 
-MUST_AGREE = ("protocol", "strategy", "model", "split", "limit")
+MUST_AGREE = ("protocol", "strategy", "strategy_version", "seed", "model", "split", "limit")
 
 
 def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, An
 
     `missing` names the members without a result; `complete` is false then, and the numbers are not
     the group's. Raises UserError: an unknown group, no result, a result of no member, two of one
-    task, or results of unlike protocol, strategy, model, split or limit.
+    task, or results that differ in one of MUST_AGREE.
     """
     if name not in GROUPS:
         raise unknown_name("group", name, GROUPS)

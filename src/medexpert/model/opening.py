@@ -26,12 +26,7 @@ def open_plain(folder: Path, dtype: torch.dtype, quantise_on: Any = None) -> tup
             "quantization_config": quantised.settings(dtype),
             "device_map": {"": quantise_on},
         }
-    try:
-        tokenizer = library.AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
-        raise _cannot_open("tokenizer", folder, error) from None
+    tokenizer = open_tokenizer(folder)
     try:
         model, report = library.AutoModelForCausalLM.from_pretrained(
             folder,
@@ -55,6 +50,19 @@ def open_plain(folder: Path, dtype: torch.dtype, quantise_on: Any = None) -> tup
     if four_bit:
         quantised.exact(model)
     return model, tokenizer
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises UserError when transformers cannot open it."""
+    import transformers
+
+    library: Any = transformers
+    try:
+        return library.AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # the tokenizers library raises plain Exception for a bad file
+        raise _cannot_open("tokenizer", folder, error) from None
 
 
 def _cannot_open(what: str, folder: Path, error: Exception) -> UserError:

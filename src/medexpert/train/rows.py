@@ -201,16 +201,15 @@ class Plan:
     def facts(self) -> dict[str, int | float]:
         """Where the tokens went: `fed_tokens` + `left_out_tokens` = all tokens of the epochs begun.
 
-        `padded_tokens` is what rows of full capacity would hold beside tokens, over all rows (it is
-        computed only with static shapes; a batch tells its own padding); `fill` the share they do
-        hold.
+        `padding` is what rows of full capacity would hold beside tokens, over all rows (it is
+        computed only with static shapes; a batch tells its own); `fill` the share they do hold.
         """
         room = len(self.rows) * self.capacity
         return {
             "rows": len(self.rows),
             "fed_tokens": self.tokens,
             "left_out_tokens": self.epochs * self.tokens_per_epoch - self.tokens,
-            "padded_tokens": room - self.tokens,
+            "padding": room - self.tokens,
             "fill": self.tokens / room,
         }
 

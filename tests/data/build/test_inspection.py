@@ -29,7 +29,7 @@ def test_estimate_is_near_what_a_build_writes(
         ],
         adapt=[{"source": "pubmedqa"}, {"source": "trialgen", "limit": 30}],
     )
-    problems, estimate = inspect_sources(recipe)
+    problems, estimate, _ = inspect_sources(recipe)
     assert problems == []
     facts = build(recipe, tmp_path / "out", key="k", progress=lambda line: None)
     for stage in ("instruct", "adapt"):
@@ -45,7 +45,7 @@ def test_replay_is_capped_in_the_estimate(make_recipe: Callable[..., Run]) -> No
             {"source": "starter-passages-zh"}, {"source": "starter-general-en", "role": "replay"},
         ],
     )  # fmt: skip
-    _, estimate = inspect_sources(recipe)
+    _, estimate, _ = inspect_sources(recipe)
     found = estimate["knowledge"]
     assert found["en"] / (found["en"] + found["zh"]) == pytest.approx(0.05, abs=0.01)
 
@@ -64,7 +64,7 @@ def test_all_problems_at_once(tmp_path: Path, make_recipe: Callable[..., Run]) -
         instruct=[{"source": "medquad-qa", "path": str(torn)}, {"source": "medqa"}],
         adapt=[{"source": "pubmedqa"}, {"source": "trialgen"}],
     )  # fmt: skip
-    problems, _ = inspect_sources(recipe)
+    problems, _, _ = inspect_sources(recipe)
     text = "\n".join(problems)
     for part in (
         "did you mean 'pubmedqa'", "'pubmed-abstracts': file not found", "unknown source 'medqa'",
@@ -75,7 +75,7 @@ def test_all_problems_at_once(tmp_path: Path, make_recipe: Callable[..., Run]) -
 
 
 def test_stage_without_sources() -> None:
-    problems, estimate = inspect_sources(Run.model_validate({"name": "t", "data": {}}))
+    problems, estimate, _ = inspect_sources(Run.model_validate({"name": "t", "data": {}}))
     assert len(problems) == 3
     assert estimate == {"knowledge": {}, "instruct": {}, "adapt": {}}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 from invented import prose
-from medexpert.data import dedup
-from medexpert.data.build import build
+from medexpert.data import catalogue, dedup
+from medexpert.data.build import build, inspect_sources
 from medexpert.data.build.clean import tidied
 from medexpert.data.build.own import SHAPES, own_example
+from medexpert.data.build.plan import files_of
 from medexpert.data.build.sources import styled
 from medexpert.prompt import template
 from medexpert.recipe import Run
@@ -210,3 +212,27 @@ def test_pairs_with_other_rejected_answers_are_other_items(
     assert len(kept) == 3
     assert {"0", "3"} < set(kept)
     assert len({dedup.detail([], r) for r in rows}) == 4
+
+
+def test_a_folder_of_own_examples_is_counted_by_file(tmp_path: Path, make_recipe: Make) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(
+        UserError, match=r"'own-examples': file not found; allowed: .*mine/\*\.jsonl"
+    ):
+        files_of(catalogue.find("own-examples"), "", str(folder))
+    for name, first, count in (("a.jsonl", 0, 3), ("b.jsonl", 3, 2)):
+        rows = [
+            Example(str(n), "m", "qa", "chat.qa", {"question": f"Why {n}?", "answer": prose(n, 3)})
+            for n in range(first, first + count)
+        ]
+        (folder / name).write_text("".join(f"{to_json(row)}\n" for row in rows))
+    (folder / "c.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
+    (folder / "notes.txt").write_text("not read")
+    recipe = make_recipe(instruct=[{"source": "own-examples", "path": str(folder)}])
+    assert inspect_sources(recipe).problems == []
+    facts = build(recipe, tmp_path / "out", key="k", progress=lambda line: None)
+    source = facts["stages"]["instruct"]["sources"]["own-examples"]
+    rows_of = {one["file"]: one["rows"] for one in source["inputs"]}
+    assert rows_of == {"a.jsonl": 3, "b.jsonl": 2, "c.jsonl.gz": 3}
+    assert (source["read"], source["kept"]) == (8, 5)  # c repeats a

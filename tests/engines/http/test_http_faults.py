@@ -315,7 +315,7 @@ def test_an_endpoint_without_log_probabilities(endpoint: Endpoint, opened: Opene
     engine = opened()
     with pytest.raises(NoLogprobs, match="tiny gives no log-probabilities"):
         engine.choice_logprobs(["Q"], [" yes"])
-    with pytest.raises(NoLogprobs, match="scoring whole texts needs a tokenizer"):
+    with pytest.raises(NoLogprobs, match="scoring whole texts needs the model's tokenizer"):
         engine.text_logprobs(["some text"])
     assert engine.complete(["x"], max_tokens=2)[0].text == " said of"
 

@@ -82,6 +82,14 @@ def test_texts_score_as_in_the_local_engine(served: Any, engine: Any) -> None:
     assert [s.logprob for s in found] == pytest.approx([s.logprob for s in right], abs=1e-3)
 
 
+def test_tokens_score_as_in_the_local_engine(served: Any, engine: Any) -> None:
+    texts = ["some text", "", "a longer text " * 10]
+    for way in ("echo", "prompt_logprobs"):
+        found = served(EVERYTHING, labels=way).token_logprobs(texts)
+        assert found[1] == []
+        assert close_to(found, engine.token_logprobs(texts))
+
+
 def test_greedy_text_is_that_of_the_local_engine(served: Any, engine: Any) -> None:
     asked = served(EVERYTHING)
     assert asked.complete(PROMPTS, max_tokens=12) == engine.complete(PROMPTS, max_tokens=12)

@@ -130,7 +130,7 @@ def _source(
         "realised": round(characters / (total or 1), 4),
         "realised_records": round(float(uses[lines].sum()) / (len(found.order) or 1), 4),
         "epochs": round(float(uses[lines].sum()) / usable, 3),
-        "inputs": _inputs(names, sums),
+        "inputs": _inputs(names, sums, shards, Places(hidden=source.phi != "off")),
         "lengths": _lengths(found.column("chars")[used]),
         "languages": _table_counts(found, used, "lang"),
     }
@@ -233,12 +233,21 @@ def _file_names(source: Source, sums: Mapping[str, str]) -> dict[str, str]:
     return short_names(sums)
 
 
-def _inputs(names: Mapping[str, str], sums: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The files of a source with their checksums."""
+def _inputs(
+    names: Mapping[str, str],
+    sums: Mapping[str, str],
+    shards: Iterable[Mapping[str, Any]],
+    places: Places,
+) -> list[dict[str, Any]]:
+    """The files of a source with their checksums and the rows that were read of each."""
+    rows: Counter[str] = Counter()
+    for facts in shards:
+        rows.update({file: counts[0] for file, counts in facts["files"].items()})
     return [
-        {"file": names[path], "sha256": value, "bytes": size_of(path)}
+        {"file": names[path], "sha256": value, "bytes": size_of(path),
+         **({"rows": rows[file]} if (file := places.file(path)) in rows else {})}
         for path, value in sums.items()
-    ]
+    ]  # fmt: skip
 
 
 def _target(found: Stage, sources: Sequence[Source], source: Source) -> float:

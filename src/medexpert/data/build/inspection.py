@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from medexpert.data import catalogue, mix
 from medexpert.data.build.bad_rows import Places, check_shares
 from medexpert.data.build.clean import characters
 from medexpert.data.build.plan import files_of
 from medexpert.data.build.run import filter_problems
-from medexpert.data.build.sources import open_items, stamp
+from medexpert.data.build.sources import open_items, stamp, styled
 from medexpert.data.build.use import check_use, source_list_problems
 from medexpert.data.quarantine.prepare import index_of
 from medexpert.data.readers import READERS
@@ -21,10 +22,21 @@ from medexpert.recipe_data import Data, Source
 from medexpert.records import Document, Example, UserError
 
 SAMPLE = 200
+KEPT = 100
+"""Examples of a source that are kept for whoever asks how long they are."""
 
 
-def inspect_sources(recipe: Run) -> tuple[list[str], dict[str, dict[str, int]]]:
-    """(problems, one line each; {stage: {language: characters}} expected of a build).
+class Inspection(NamedTuple):
+    """`problems`, one line each; `characters` expected of a build, by stage and language;
+    `examples` of each stage, evenly spaced where a source could be sampled so."""
+
+    problems: list[str]
+    characters: dict[str, dict[str, int]]
+    examples: dict[StageName, list[Example]]
+
+
+def inspect_sources(recipe: Run) -> Inspection:
+    """What a build of the recipe would meet.
 
     Passes over a small source (data.max_epochs) count as often as the build would write them.
     Reads the rows of every file for their number (so a damaged gzip file shows) but takes only the
@@ -38,19 +50,25 @@ def inspect_sources(recipe: Run) -> tuple[list[str], dict[str, dict[str, int]]]:
         problems.append(str(error))
     problems += source_list_problems(recipe)
     estimate: dict[str, dict[str, int]] = {}
+    examples: dict[StageName, list[Example]] = {}
     for stage in recipe.stages():
         train: dict[str, _Size] = {}
         replay: dict[str, _Size] = {}
+        examples[stage] = []
         problems += _weights(recipe, stage)
         for source in recipe.sources(stage):
             group = replay if stage == "knowledge" and source.role == "replay" else train
             try:
-                group[source.source] = _size(recipe, stage, source)
+                size = group[source.source] = _size(recipe, stage, source)
             except UserError as error:
                 problems.append(str(error))
+                continue
+            seen, size.examples = size.examples, []
+            some = seen[:: max(1, -(-len(seen) // KEPT))]
+            examples[stage] += [styled(example, recipe.seed) for example in some]
         repeated = _repeated(recipe, stage, train)
         estimate[stage] = dict(repeated + _capped(recipe, replay, repeated))
-    return problems, estimate
+    return Inspection(problems, estimate, examples)
 
 
 def _weights(recipe: Run, stage: StageName) -> list[str]:
@@ -73,6 +91,7 @@ class _Size:
 
     characters: Counter[str] = field(default_factory=Counter)
     records: float = 0.0
+    examples: list[Example] = field(default_factory=list)
 
     def add(self, item: object, entry: catalogue.SourceEntry, data: Data, weight: float) -> None:
         """One item that stands for `weight` of them."""
@@ -84,6 +103,8 @@ class _Size:
             return
         self.characters[record.lang] += round(size * weight)
         cut = isinstance(record, Document)
+        if isinstance(record, Example):
+            self.examples.append(record)
         self.records += weight * (-(-size // data.max_chars) if cut else 1)
 
 

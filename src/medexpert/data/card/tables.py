@@ -239,13 +239,14 @@ def _faults(facts: CardFacts) -> Section | None:
 
 def _inputs(facts: CardFacts) -> Section | None:
     rows = tuple(
-        (f"{stage}/{name}", one["file"], _n(one["bytes"]), one["sha256"])
+        (f"{stage}/{name}", one["file"], _n(one["rows"]) if "rows" in one else "", _n(one["bytes"]),
+         one["sha256"])
         for stage, name, source in sources_of(facts)
         for one in source["inputs"]
-    )
+    )  # fmt: skip
     if not rows:
         return None
-    return Section("Inputs", "", (Table(("source", "file", "bytes", "SHA-256"), rows, 9),))
+    return Section("Inputs", "", (Table(("source", "file", "rows", "bytes", "SHA-256"), rows, 9),))
 
 
 def _pairs(title: str, values: Mapping[str, Any]) -> Section | None:

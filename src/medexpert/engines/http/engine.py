@@ -12,6 +12,7 @@ tokenizer so is one of which the endpoint read fewer tokens than it holds.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -196,10 +197,20 @@ class HttpEngine:
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
         """See `engines.base.Engine`; windows as in the local engine.
 
+        Raises NoLogprobs as `token_logprobs`.
+        """
+        return [
+            TextScore(math.fsum(row), len(row), len(text.encode("utf-8")))
+            for row, text in zip(self.token_logprobs(texts), texts, strict=True)
+        ]
+
+    def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
+        """See `engines.base.TokenScorer`; windows as in the local engine.
+
         Raises NoLogprobs where the endpoint echoes no tokens or takes no token ids, or no tokenizer
         was given.
         """
-        return self._labels.texts(texts)
+        return self._labels.tokens(texts)
 
     # -- what it is -------------------------------------------------------------------------------
 

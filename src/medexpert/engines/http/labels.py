@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from medexpert.engines.base import NoLogprobs, PromptError, TextScore
+from medexpert.engines.base import NoLogprobs, PromptError
 from medexpert.engines.http import answers, requests
 from medexpert.engines.http.client import BadAnswer
 from medexpert.engines.http.link import Link
@@ -158,13 +158,15 @@ class Labels:
 
     # -- whole texts ------------------------------------------------------------------------------
 
-    def texts(self, texts: Sequence[str]) -> list[TextScore]:
-        """See `HttpEngine.text_logprobs`."""
+    def tokens(self, texts: Sequence[str]) -> list[list[float]]:
+        """See `HttpEngine.token_logprobs`."""
         offer, tokenizer = self.offer, self.tokenizer
         if tokenizer is None or not offer.ids or not offer.echo:
             raise NoLogprobs(
-                "scoring whole texts needs a tokenizer, an endpoint that takes token ids (found:"
-                f" {offer.ids}) and echo or prompt_logprobs (found: {offer.echo or 'neither'})",
+                "scoring whole texts needs the model's tokenizer (--engine-option tokenizer=MODEL;"
+                f" {'given' if tokenizer else 'none given'}) and /completions that take token ids"
+                f" ({'found' if offer.ids else 'not found'}) and tell a prompt's"
+                f" log-probabilities by echo or prompt_logprobs ({offer.echo or 'neither found'})",
                 where=self.link.url,
             )
         start = tokenizer.text_start()
@@ -173,7 +175,7 @@ class Labels:
         # Room for the token given before a window, and for the one that is written behind it.
         window = min(offer.context - 2 if offer.context else WINDOW, WINDOW)
         rows = [tokenizer.more(text) for text in texts]
-        totals = [0.0] * len(texts)
+        scores: list[list[float]] = [[] for _ in texts]
         pieces = [
             (owner, [start, *row][at : at + window + 1])
             for owner, row in enumerate(rows)
@@ -185,18 +187,15 @@ class Labels:
             owner = pieces[error.index][0]
             where = f"text {owner + 1}"
             raise PromptError(error.what, index=owner, where=where) from None
-        for (owner, _), value in zip(pieces, found, strict=True):
-            totals[owner] += value
-        return [
-            TextScore(total, len(row), len(text.encode("utf-8")))
-            for total, row, text in zip(totals, rows, texts, strict=True)
-        ]
+        for (owner, _), values in zip(pieces, found, strict=True):  # windows in order
+            scores[owner] += values
+        return scores
 
-    async def _piece(self, ids: list[int]) -> float:
+    async def _piece(self, ids: list[int]) -> list[float]:
         tokens = (await self._echoed(Given("", ids, len(ids), len(ids)))).tokens
         if len(tokens) < len(ids):
             raise BadAnswer("the answer tells of fewer tokens than were sent")
-        return answers.total(tokens[1 : len(ids)], self.link.url)
+        return [answers.checked(token, self.link.url) for token in tokens[1 : len(ids)]]
 
 
 def _joined(prompt: str, choice: str) -> str:
