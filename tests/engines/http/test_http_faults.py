@@ -199,7 +199,7 @@ WRONG = {
     b'{"choices": [{"index": 0}]}': "has no text",
     b'{"choices": [{"text": 7}]}': "has no text",
     b'{"error": {"message": "it cannot", "code": 422}}': r"refuses the request \(422\): it cannot",
-    b'{"error": {"message": "flagged", "code": 403}}': r"the request \(403\): flagged",
+    b'{"error": {"message": "flagged", "code": 403}}': r"refuses the request \(403\): flagged",
 }
 
 
