@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import tiny
 from tiny import RECIPE
 
 ROOT = Path(__file__).resolve().parents[1]
+# No deadline: how long an example takes says more of the machine's load than of the code.
+hypothesis.settings.register_profile("medexpert", deadline=None)
+hypothesis.settings.load_profile("medexpert")
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,10 @@ def test_one_pool_for_all_phases_and_the_same_bytes(
 # -- progress and errors ---------------------------------------------------------------------------
 
 
-def test_progress_tells_tasks_rows_rate_and_time_left(tmp_path: Path) -> None:
+def test_progress_tells_tasks_rows_rate_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
     store = Store(str(tmp_path))
     store.write_json("clean/00000.json", {"read": 999})  # of an earlier run: not in the rate
     meter = Meter(store, "clean", 8)
