@@ -11,13 +11,17 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from medexpert.recipe_train import Stage
 from medexpert.records import UserError
+from medexpert.train import cost, forecast
 from medexpert.train.parallel import World, open_world
 from medexpert.train.turns import by_first, in_turn
 
@@ -67,6 +71,24 @@ def test_turns_follow_each_other_and_all_leave_together(tmp_path: Path) -> None:
 def test_alone_it_is_always_ones_turn() -> None:
     seen = one(World(0, 1, 0, torch.device("cpu")))
     assert (seen["made"], seen["told"][:10]) == (7, "base.model")
+
+
+def test_a_forecast_reckons_with_one_whole_model_at_a_time(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast.cost, "load_bytes", lambda shape: 80e9)
+    shape = cost.read_shape(base_model)
+    eight = replace(forecast.h100(8), gpu=False)
+
+    def beyond(sharding: Any, processes: int) -> float:
+        settings, here = Stage(sharding=sharding), replace(eight, processes=processes)
+        found = forecast.forecast("instruct", settings, shape, 1000, here)
+        return (found.memory - sum(found.memory_by.values())) / (
+            80e9 - sum(found.memory_by.values())
+        )
+
+    assert beyond("full", 8) == pytest.approx(1 / 8)
+    assert beyond("replicate", 8) == beyond("full", 1) == pytest.approx(1)
 
 
 if __name__ == "__main__":
