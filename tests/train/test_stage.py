@@ -15,8 +15,9 @@ from medexpert import manifest
 from medexpert.model import base
 from medexpert.recipe import Run, load
 from medexpert.records import UserError
-from medexpert.train import stage
+from medexpert.train import stage, turns
 from medexpert.train.batches import Account
+from medexpert.train.parallel import World
 from medexpert.train.stage import run_stage, stage_pieces
 from medexpert.train.untrainable import problems
 
@@ -202,3 +203,18 @@ def test_the_reference_of_pairs_is_rounded_as_what_is_trained(
     monkeypatch.setattr(base, "load", note)
     at_work._pieces()
     assert opened == [{"dtype": torch.bfloat16, "four_bit": method == "qlora"}]
+
+
+def test_a_process_with_shards_opens_the_model_in_its_turn(
+    recipe: Callable[..., Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage._Stage, "_open", lambda self: ("model", "tokenizer"))
+    monkeypatch.setattr(turns, "from_first", lambda world, value: value)
+
+    def made(rank: int, *settings: str) -> Any:
+        world = World(rank, 2, rank, torch.device("cpu"))
+        told = load(recipe(), settings)
+        return stage._Stage(told, "adapt", tmp_path, data, tmp_path, "k", world, print).model
+
+    assert [made(rank) for rank in (0, 1)] == ["model", None]
+    assert [made(rank, "adapt.sharding=replicate") for rank in (0, 1)] == ["model", "model"]

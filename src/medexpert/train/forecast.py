@@ -170,7 +170,12 @@ def forecast(
     rate = machine.rate(settings) / flops.executed
     parts = memory_on(shape, settings, machine, tasks)
     loading = cost.load_bytes(shape)
-    need = max(sum(parts.values()), 0 if machine.gpu else loading)
+    need = sum(parts.values())
+    if not machine.gpu:  # of processes that shard the model, one at a time holds it whole
+        turns = (
+            machine.processes if settings.sharding == "full" and settings.method != "qlora" else 1
+        )
+        need += max(0.0, loading - need) / turns
     hours = tokens / rate / 3600
     return Forecast(
         stage=name,
@@ -276,7 +281,10 @@ def table(found: Sequence[Forecast], machines: Sequence[Machine]) -> str:
         lines.append(f"  {machine.name}: {hours:,.2f} h{f', {money}' if machine.dollars else ''}")
     if found:
         size = f"{found[0].loading / 1e9:.1f} GB of main memory"
-        lines.append(f"every process opens the model in float32 first: {size}")
+        lines.append(
+            "every process opens the model in float32 first, where it is sharded one process of a "
+            f"machine after the other: {size}"
+        )
     for machine in machines:
         lines += [f"assumed, not measured: {text}" for text in machine.assumed]
         if machine.name == HERE:

@@ -23,7 +23,7 @@ from medexpert.train import parallel, state
 from medexpert.train.batches import Batch
 from medexpert.train.faults import Guard, Interrupted, out_of_memory, stop_requests
 from medexpert.train.objectives import Learner
-from medexpert.train.optim import adamw, learning_rate
+from medexpert.train.optim import Masters, Weights, adamw, learning_rate
 from medexpert.train.parallel import World
 from medexpert.train.progress import Live, Log, Tracker
 from medexpert.train.rows import Plan
@@ -67,13 +67,15 @@ class Outcome:
         return self.progress.step
 
 
-def train(learner: Learner, plan: Plan, job: Job) -> Outcome:
+def train(learner: Learner, plan: Plan, job: Job, weights: Weights | None = None) -> Outcome:
     """Train over `plan`, resuming from `folder/state`; log to `folder/log.jsonl`.
+
+    `weights`: those of the learner, where it is held already (`parallel.hold`).
 
     Raises UserError when too many steps in a row cannot be used, on a full disk, and when one row
     does not fit into memory; Interrupted after SIGINT or SIGTERM, with a checkpoint written.
     """
-    run = _Run(learner, plan, job)
+    run = _Run(learner, plan, job, weights)
     with stop_requests() as stop, run.checkpoints.written():
         run.measure()
         while run.at.step < plan.steps and not run.stopped:
@@ -91,11 +93,13 @@ def train(learner: Learner, plan: Plan, job: Job) -> Outcome:
 class _Run:
     """A run in progress: the parts, and what one step does with them."""
 
-    def __init__(self, learner: Learner, plan: Plan, job: Job) -> None:
+    def __init__(self, learner: Learner, plan: Plan, job: Job, weights: Weights | None) -> None:
         self.learner, self.plan, self.job = learner, plan, job
         settings, world = job.settings, job.world
         self.device = world.device
-        self.weights = parallel.hold(learner, settings, world)
+        self.weights = weights or parallel.hold(learner, settings, world)
+        if isinstance(self.weights, Masters):
+            self.weights.agree()
         if not self.weights.master:
             raise UserError("no parameter is trainable", where=job.name)
         self.optimizer = adamw(self.weights, settings)

@@ -141,9 +141,6 @@ class Masters:
         self.model, self.processes = model, processes
         live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.master = {name: p.detach().float().clone() for name, p in live.items()}
-        if processes > 1:
-            for tensor in self.master.values():
-                dist.broadcast(tensor, src=0)
         cast(model, dtype)
         self.live = {name: p for name, p in model.named_parameters() if p.requires_grad}
         # Kept from step to step: fresh memory would be mapped and cleared page by page each time.
@@ -152,6 +149,12 @@ class Masters:
         for name, parameter in self.live.items():
             register: Any = parameter.register_post_accumulate_grad_hook
             self._hooks.append(register(self._collector(name)))
+
+    def agree(self) -> None:
+        """The first process's masters on all. Collective, so it is not done while one is made."""
+        if self.processes > 1:
+            for tensor in self.master.values():
+                dist.broadcast(tensor, src=0)
 
     def _collector(self, name: str) -> Callable[[torch.Tensor], None]:
         master = self.master[name]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
 from medexpert.records import UserError, digest
-from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers
+from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers, turns
 from medexpert.train.batches import Account, Piece
 from medexpert.train.faults import repeatable, set_up_repeatable
 from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
+from medexpert.train.optim import Weights
 from medexpert.train.parallel import DTYPES, World
 from medexpert.train.rows import Plan
 from medexpert.train.state import refuse_others
@@ -83,16 +85,18 @@ class _Stage:
         self.tasks = instruct.task_names(data, self.settings) if name != "knowledge" else ()
         self.merged_task()  # a mistake in its name is told before anything is trained
         self.infill: Infilling | None = None
-        self.model: Any
-        self.model, self.tokenizer = self._open()
+        self.sharded = world.size > 1 and self.settings.sharding == "full"
+        # The first process needs the model for the tokens, the others in their turn (`_held`).
+        opened = turns.by_first(world, self._open) if self.sharded else self._open()
+        both: tuple[Any, Any] = opened or (None, None)
+        self.model, self.tokenizer = both
 
     def _open(self) -> tuple[Any, Any]:
         """The model with what the stage puts on it; only what moves is trainable."""
         settings = self.settings
         model: Any
         four_bit = settings.method == "qlora"
-        shards = self.world.size > 1 and settings.sharding == "full"
-        if four_bit and shards:
+        if four_bit and self.sharded:
             raise UserError(
                 "4-bit weights cannot be sharded", where=f"{self.name}.sharding",
                 allowed="replicate",
@@ -101,7 +105,7 @@ class _Stage:
             self.parent,
             dtype=DTYPES[settings.dtype] if four_bit else torch.float32,
             # What is going to be sharded need not fit into one GPU.
-            device="cpu" if shards else self.world.device,
+            device="cpu" if self.sharded else self.world.device,
             four_bit=four_bit,
         )
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -214,13 +218,8 @@ class _Stage:
         recipe, settings, plan = self.recipe, self.settings, self.plan_
         rate = speed.measured_matmul_rate(self.world.device, DTYPES[settings.dtype])
         flops = cost.flops_per_token(cost.read_shape(self.parent), settings)
-        plain: Any = unwrapped(self.model)
-        vocabulary = plain.config.get_text_config().vocab_size
-        with in_task(self.model, 0):  # it looks once at what the model gives
-            learner = Learner(self.model, vocabulary, settings)
-        self.head = learner.head
-        facts = {"tokens": plan.tokens, "flops": flops.total, "processes": self.world.size}
-        self.say(f"{self.name}: {speed.prepare(learner, settings, facts, self.world.device)}")
+        with turns.in_turn(self.world) if self.sharded else nullcontext():
+            learner, weights = self._held(flops.total)
         tracker = None
         if recipe.tracker != "none" and self.world.first:
             tracker = trackers.open_tracker(
@@ -234,17 +233,30 @@ class _Stage:
             tracker=tracker, width=learner.width,
             flops=flops.total, rate=rate * self.world.size,
         )  # fmt: skip
-        self.model = None  # the learner holds it, and its weights may become shards
         if self.world.first:
             # What is refused above must not cost a stage that was finished before.
             (self.folder / manifest.MANIFEST).unlink(missing_ok=True)
         try:
             # On a CPU the kernels used here repeat anyway (tests/train/kills.py).
             with repeatable(settings.deterministic and self.world.device.type == "cuda"):
-                return train(learner, plan, job)
+                return train(learner, plan, job, weights)
         finally:
             if tracker is not None:
                 tracker.close()
+
+    def _held(self, flops: float) -> tuple[Learner, Weights]:
+        """The model as it learns, and its weights as this process holds them: shards or all."""
+        if self.model is None:
+            self.model, self.tokenizer = self._open()
+        plain: Any = unwrapped(self.model)
+        vocabulary = plain.config.get_text_config().vocab_size
+        with in_task(self.model, 0):  # it looks once at what the model gives
+            learner = Learner(self.model, vocabulary, self.settings)
+        self.head = learner.head
+        facts = {"tokens": self.plan_.tokens, "flops": flops, "processes": self.world.size}
+        self.say(f"{self.name}: {speed.prepare(learner, self.settings, facts, self.world.device)}")
+        self.model = None  # the learner holds it, and its weights may become shards
+        return learner, parallel.hold(learner, self.settings, self.world)
 
     def _on_task(self, meter: Callable[[Any, Any], Any] | None) -> Any:
         """The stage is measured as the task whose weights it hands on."""

@@ -1,0 +1,101 @@
+"""Whole models one after the other, and what the first process finds told to all.
+
+Run as a script this file is one world of processes: `test_turns.py RANKS FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medexpert.recipe_train import Stage
+from medexpert.records import UserError
+from medexpert.train import cost, forecast
+from medexpert.train.parallel import World, open_world
+from medexpert.train.turns import by_first, in_turn
+
+
+def refused() -> int:
+    raise UserError("no such model", where="base.model", allowed="another")
+
+
+def one(world: World) -> dict[str, Any]:
+    """What a process sees: when its turn was, when all were over, what the first one told."""
+    with in_turn(world):
+        began = time.monotonic()
+        time.sleep(0.2)
+        ended = time.monotonic()
+    over = time.monotonic()
+    told = ""
+    try:
+        by_first(world, refused)
+    except UserError as error:
+        told = str(error)
+    return {"turn": [began, ended], "over": over, "told": told, "made": by_first(world, lambda: 7)}
+
+
+def _process(rank: int, size: int, port: int, folder: Path) -> None:
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    with open_world() as world:
+        (folder / f"{rank}.json").write_text(json.dumps(one(world)))
+
+
+def test_turns_follow_each_other_and_all_leave_together(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, __file__, "3", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
+    turns = [row["turn"] for row in seen]
+    assert all(before[1] <= after[0] for before, after in pairwise(turns))
+    assert min(row["over"] for row in seen) >= turns[-1][1]
+    assert {row["told"] for row in seen} == {"base.model: no such model; allowed: another"}
+    assert [row["made"] for row in seen] == [7, None, None]
+
+
+def test_alone_it_is_always_ones_turn() -> None:
+    seen = one(World(0, 1, 0, torch.device("cpu")))
+    assert (seen["made"], seen["told"][:10]) == (7, "base.model")
+
+
+def test_a_forecast_reckons_with_one_whole_model_at_a_time(
+    base_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast.cost, "load_bytes", lambda shape: 80e9)
+    shape = cost.read_shape(base_model)
+    eight = replace(forecast.h100(8), gpu=False)
+
+    def beyond(sharding: Any, processes: int) -> float:
+        settings, here = Stage(sharding=sharding), replace(eight, processes=processes)
+        found = forecast.forecast("instruct", settings, shape, 1000, here)
+        return (found.memory - sum(found.memory_by.values())) / (
+            80e9 - sum(found.memory_by.values())
+        )
+
+    assert beyond("full", 8) == pytest.approx(1 / 8)
+    assert beyond("replicate", 8) == beyond("full", 1) == pytest.approx(1)
+
+
+if __name__ == "__main__":
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    count = int(sys.argv[1])
+    torch.multiprocessing.start_processes(
+        _process, (count, number, Path(sys.argv[2])), count, start_method="fork"
+    )
