@@ -27,7 +27,9 @@ FREE = ("MIT", "Apache-2.0", "CC BY 4.0", "CC BY 2.5", "CC0", "public domain", O
 GENERATED = ("trialgen", "pqa_builder", "evidence_builder")
 """Readers of sources that are made here and have no file of their own."""
 JSONL = ("own_examples", "text_jsonl")
-"""Readers of a user's own rows: of a folder they take every .jsonl, gzip'd or not."""
+"""Readers of a user's own rows: of a folder they take every .jsonl, gzip'd or not, but REJECTS."""
+REJECTS = ".rejects.jsonl"
+"""What `data construct` writes beside its examples: rows that are not to be learned from."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,8 @@ def locate(entry: Entry, root: str | Path, path: str | Path = "") -> list[str]:
         return [str(find_pubmedqa(Path(base)))]
     if path:
         if entry.reader in JSONL and places.is_folder(base):
-            return _located(what, base, ("*.jsonl",))
+            found = _located(what, base, ("*.jsonl",))
+            return [name for name in found if not name.removesuffix(".gz").endswith(REJECTS)]
         if places.is_file(base) or (not entry.files and not builtin and places.is_folder(base)):
             return [base]
         if "*" in base and (found := places.matching("", base)):

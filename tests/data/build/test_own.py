@@ -229,6 +229,7 @@ def test_a_folder_of_own_examples_is_counted_by_file(tmp_path: Path, make_recipe
         (folder / name).write_text("".join(f"{to_json(row)}\n" for row in rows))
     (folder / "c.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
     (folder / "notes.txt").write_text("not read")
+    (folder / "a.rejects.jsonl").write_text('{"reason": "not read"}\n')
     recipe = make_recipe(instruct=[{"source": "own-examples", "path": str(folder)}])
     assert inspect_sources(recipe).problems == []
     facts = build(recipe, tmp_path / "out", key="k", progress=lambda line: None)
