@@ -181,7 +181,9 @@ def grid_table() -> str:
             if cell["result"]:
                 strategies.setdefault(cell["strategy"], []).append(cell["result"])
         pooled = {row["strategy"]: row for row in grid["against"] if row["task"] == "all tasks"}
-        link = f"[{path.parts[-2]}](results/{path.parts[-3]}/{path.parts[-2]}/summary.md)"
+        folder, part = path.parts[-3:-1]
+        title = f"{folder.removeprefix('strategies-')}, {part}"
+        link = f"[{title}](results/{folder}/{part}/summary.md)"
         rows += [
             f"| {link} {_grid_row(name, results, pooled.get(name))}"
             for name, results in strategies.items()
