@@ -198,3 +198,20 @@ def test_hours_that_cannot_be_told_are_said_once(recipe: Callable[..., Path]) ->
     assert "5 as in another; hours of 6 not estimated" in text
     (line,) = said
     assert line.startswith("hours of training are not estimated: base.model: ")
+
+
+def test_a_variant_whose_training_cannot_be_reckoned_does_not_end_the_plan(
+    recipe: Callable[..., Path],
+) -> None:
+    axes = """
+[ablation]
+[ablation.axes.where]
+all = {{}}
+nowhere = {{ "adapt.lora.target_modules" = ["no_such_layer"] }}
+"""
+    said: list[str] = []
+    path = recipe("run", RECIPE + 'points = ["adapt"]\n' + axes)
+    text = ablate(path, [], dry_run=True, say=said.append).text
+    assert "; hours of 1 not estimated" in text
+    (line,) = said
+    assert line.startswith("hours of training are not estimated: target_modules = ")

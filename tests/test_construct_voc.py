@@ -18,6 +18,7 @@ from medexpert.data.readers.pubmedqa import official_split
 from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt.template import ChatFormat, render, render_prompt
+from medexpert.prompt.voc import Voc
 from medexpert.records import Example, UserError, digest, read_jsonl
 
 QUIET: Any = lambda _: None  # noqa: E731
@@ -97,6 +98,19 @@ def test_from_the_published_file(tmp_path: Path, labelled: Path) -> None:
     assert found["made_from"]["settings"]["fold"] == 1
     assert set(found["files"]) == {"voc.jsonl", "voc.pairs.jsonl", "voc.rejects.jsonl"}
     assert any("14/14 items" in line and "/s" in line and "left" in line for line in said)
+
+
+def test_records_by_other_rules_are_not_mixed_in(
+    tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which explanations are sound follows from the strategy's rules, so from its version."""
+    out = tmp_path / "voc.jsonl"
+    build(labelled, out)
+    whole = out.read_bytes()
+    monkeypatch.setattr(Voc, "version", "0+other")
+    with pytest.raises(UserError, match=r"other finished work is here .*has another rules"):
+        build(labelled, out)
+    assert out.read_bytes() == whole
 
 
 def never(prompt: str) -> str:

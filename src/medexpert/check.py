@@ -206,12 +206,12 @@ def training_hours(recipes: Sequence[Run], say: Say) -> list[dict[str, float]]:
             if asked not in inspected:
                 inspected[asked] = inspect_sources(recipe)
             tokens = _planned_tokens(recipe, inspected[asked], once)
+            here = [forecast.this_machine(recipe)]
+            stages = forecast.plan(recipe, shape, tokens, here, tasks=_tasks(recipe))
         except UserError as error:
             once(f"hours of training are not estimated: {error}")
             found.append({})
             continue
-        here = [forecast.this_machine(recipe)]
-        stages = forecast.plan(recipe, shape, tokens, here, tasks=_tasks(recipe))
         found.append({stage.stage: stage.hours for stage in stages})
     return found
 

@@ -186,6 +186,7 @@ def construct(
     made_from = {
         "kind": kind, "teacher": teacher.identity, "inputs": list(files.values()),
         "templates": templates, "settings": asdict(settings), "limit": limit, "seed": seed,
+        **_rules(kind),
     }  # fmt: skip
     job = resume.Job(out, made_from, block, pairs=kind == "voc")
     made = resume.run(
@@ -197,6 +198,13 @@ def construct(
         _tell_of_labelled_set(job.files[:-1], settings.fold, say)
         _check_any(made["counts"], out)
     return made
+
+
+def _rules(kind: str) -> dict[str, str]:
+    """What decides beside templates and settings: of `voc` which explanations are sound."""
+    from medexpert.prompt.voc import Voc
+
+    return {"rules": Voc().version} if kind == "voc" else {}
 
 
 def _check_held_out(items: Iterator[Any], fold: int, say: Say) -> None:

@@ -213,15 +213,19 @@ def _lettered(result: Path) -> bool:
 
 
 def _predictions(source: Path, out: Path, root: Path) -> Path:
-    """Labels and probabilities without traces, which may quote the benchmark; of questions with
-    choices of their own only whether the answer was right."""
+    """Labels and probabilities without traces, which may quote the benchmark, as may the reason of
+    a refusal; of questions with choices of their own only whether the answer was right."""
     rows = [json.loads(line) for line in source.read_bytes().splitlines()]
-    kept = [{key: row[key] for key in KEPT} for row in rows]
+    refused = [bool(row["trace"].get("refused")) for row in rows]
+    kept = [
+        {key: row[key] for key in KEPT} | ({"trace": {"refused": "not published"}} if lost else {})
+        for row, lost in zip(rows, refused, strict=True)
+    ]
     if _lettered(source.with_name("result.json")):
         kept = [
             {"id": row["id"], "correct": row["choice"] == row["answer"],
-             "unparsed": row["choice"] == NO_ANSWER}
-            for row in rows
+             "unparsed": row["choice"] == NO_ANSWER and not lost, "refused": lost}
+            for row, lost in zip(rows, refused, strict=True)
         ]  # fmt: skip
     lines = [json.dumps(row) + "\n" for row in kept]
     target = out / source.relative_to(root)

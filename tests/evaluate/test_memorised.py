@@ -50,3 +50,7 @@ def test_bad_input_is_told(fakes: SimpleNamespace) -> None:
     silent = SimpleNamespace(token_logprobs=lambda texts: [[] for _ in texts])
     with pytest.raises(UserError, match="question q000: the model gives its text no token"):
         memorisation(silent, fakes.questions(2), fakes.questions(2))
+    for odd in (float("nan"), float("-inf")):  # an endpoint may tell that a token cannot be
+        broken = SimpleNamespace(token_logprobs=lambda texts, p=odd: [[-1.0, p] for _ in texts])
+        with pytest.raises(UserError, match=r"question q000: .* no usable probability"):
+            memorisation(broken, fakes.questions(2), fakes.questions(2))

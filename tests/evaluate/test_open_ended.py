@@ -120,12 +120,29 @@ def test_a_refused_question_is_counted_and_the_run_goes_on(tmp_path: Path) -> No
     assert rows[2]["judge"]["refused"] == "refused (400): content_filter"
     assert (result["n"], result["refused"], result["empty"]) == (3, 1, 0)
     assert rows[1]["overlap"] == {"token_f1": 0.0, "rouge_l": 0.0}
-    assert ", refused 1" in told(result)
+    assert ", refused 1" in told(result).splitlines()[0]
+    grades = result["scores"]["judge"]
+    assert (grades["average"], grades["unparsed"], grades["refused"]) == (1.0, 0, 1)
+    assert told(result).endswith("; unparsed 0, refused 1")
     with pytest.raises(UserError, match=r"question q0: scripted refuses 3 questions in a row, so"):
         run(root, tmp_path / "all", Refusing("drug"))
     many = liveqa(tmp_path / "many", open_ended.BATCH + 1)  # the last batch is one question
     last = Refusing(f"drug {open_ended.BATCH}?")
     assert run(many, tmp_path / "last", last)["refused"] == 1
+
+
+def test_a_broken_answer_is_no_refusal(tmp_path: Path) -> None:
+    class Slips(Refusing):
+        def complete(self, prompts: Sequence[str], **settings: Any) -> list[Completion]:
+            try:
+                return super().complete(prompts, **settings)
+            except PromptError:
+                self.text = "no more"
+                raise
+
+    result = run(liveqa(tmp_path), tmp_path / "o", Slips("drug 1?"), judge=Slips("drug 2?"))
+    assert (result["refused"], result["scores"]["judge"]["refused"]) == (0, 0)
+    assert result["scores"]["judge"]["average"] == 3.0
 
 
 def test_overlap_and_grades_are_marked_as_such(tmp_path: Path) -> None:
@@ -140,7 +157,7 @@ def test_overlap_and_grades_are_marked_as_such(tmp_path: Path) -> None:
     assert found["scores"]["judge"] == {
         "average": pytest.approx(1.0), "at_least_2": pytest.approx(1 / 3),
         "at_least_3": pytest.approx(1 / 3), "at_least_4": pytest.approx(1 / 3), "unparsed": 2,
-        "interval": found["scores"]["judge"]["interval"],
+        "refused": 0, "interval": found["scores"]["judge"]["interval"],
     }  # fmt: skip
     assert 1 / 3 <= found["scores"]["overlap"]["rouge_l"]["mean"] < 0.5
     verify(tmp_path / "out")
@@ -213,9 +230,9 @@ def test_nothing_graded_is_no_average(tmp_path: Path) -> None:
     found = run(liveqa(tmp_path), tmp_path / "out", engine, judge=judge)
     assert found["scores"]["judge"] == {
         "average": None, "interval": None, "at_least_2": None, "at_least_3": None,
-        "at_least_4": None, "unparsed": 3,
+        "at_least_4": None, "unparsed": 3, "refused": 0,
     }  # fmt: skip
-    assert "nothing graded; none of the 3 replies states one grade" in told(found)
+    assert "nothing graded; no reply states one grade (unparsed 3)" in told(found)
     assert "average" not in told(found)
 
 

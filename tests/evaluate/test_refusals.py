@@ -15,6 +15,7 @@ from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate import fitting, grid
 from medexpert.evaluate.refusals import IN_A_ROW, answers
 from medexpert.evaluate.resume import read_predictions
+from medexpert.evaluate.while_training import dev_meter
 from medexpert.prompt.asking import QuestionRefused
 from medexpert.prompt.direct import Direct
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
@@ -154,3 +155,14 @@ def test_weights_are_fitted_on_what_was_answered() -> None:
     rows = [Prediction(f"q{k}", "yes", "yes", {}, {"features": features}) for k in range(20)]
     rows.append(Prediction("q20", NO_ANSWER, "yes", {}, {"refused": WHY}))
     assert fitting.fit(rows, split="dev").startswith("w_ptrue=")
+
+
+def test_while_training_they_are_told(fakes: SimpleNamespace) -> None:
+    """A dev question that is too long is wrong, and not silently so."""
+    engine = Refusing(5, 6)
+    meter = dev_meter(
+        lambda model, tokenizer: engine, fakes.task(12), Path(), 0,
+        protocol="reasoning-required", seed=0,
+    )  # fmt: skip
+    found = meter(None, None)
+    assert (found["n"], found["refused"]) == (12, 2)

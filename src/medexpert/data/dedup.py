@@ -231,7 +231,8 @@ def detail(words: Sequence[str], record: Document | Example) -> int:
 
 
 def answer_of(row: Mapping[str, Any]) -> str:
-    """The answer of a task or multi-choice record: with another answer it is another item.
+    """The answer of a task or multi-choice record: with another answer it is another item, as is a
+    task of another template or about another choice.
 
     So it is with another `rejected` answer of a preference pair, of any kind.
     """
@@ -245,7 +246,11 @@ def _chosen(row: Mapping[str, Any]) -> str:
         return ""
     answer = str(row["fields"][field])
     options = row["fields"].get("options")
-    return str(options.get(answer, answer)) if isinstance(options, dict) else answer
+    text = str(options.get(answer, answer)) if isinstance(options, dict) else answer
+    if row["kind"] != "task":
+        return text
+    # A verdict, the reasoning to it and a choice explained begin with the same abstract.
+    return "\x1f".join([text, row["template"], str(row["fields"].get("choice", ""))])
 
 
 def decide(

@@ -88,7 +88,7 @@ def memorisation(
 def _scores(scorer: TokenScorer, group: Sequence[Question], share: float) -> Floats:
     rows = scorer.token_logprobs([item_text(question) for question in group])
     for question, row in zip(group, rows, strict=True):
-        if not row or any(math.isnan(value) for value in row):
+        if not row or not all(map(math.isfinite, row)):
             raise UserError(
                 "the model gives its text no token or no usable probability",
                 where=f"question {question.id}",

@@ -105,8 +105,9 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     """{"overlap": {...}, "judge": {...} | None} of answered rows.
 
     Overlap: mean against the nearest reference with a bootstrap interval over questions. Judge:
-    TREC LiveQA's average (grade - 1, 0 to 3; an unparsed grade counts 0) and the shares graded at
-    least 2, 3, 4 of all questions; None where no reply at all had a grade.
+    TREC LiveQA's average (grade - 1, 0 to 3; no grade counts 0) and the shares graded at least 2,
+    3, 4 of all questions; None where no answer at all has a grade. `unparsed` are replies without
+    one grade, `refused` answers that the judge refused; a question without an answer is neither.
     """
     ones = [1.0] * len(rows)
     found = {}
@@ -118,9 +119,12 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
     if not graded:
         return {"overlap": found, "judge": None}
     grades = [row["judge"]["grade"] for row in graded]
+    refused = sum("refused" in row["judge"] for row in graded)
+    unasked = sum("refused" in row for row in graded)
+    lost = {"unparsed": grades.count(None) - refused - unasked, "refused": refused}
     if not any(grades):  # the judge said nothing about any answer: 0 would say that all are wrong
         unknown = dict.fromkeys(("average", "interval", *AT_LEAST.values()))
-        return {"overlap": found, "judge": {**unknown, "unparsed": len(grades)}}
+        return {"overlap": found, "judge": {**unknown, **lost}}
     points = [grade - 1 if grade else 0 for grade in grades]
     return {
         "overlap": found,
@@ -131,7 +135,7 @@ def scores(rows: Sequence[dict[str, Any]], *, seed: int) -> dict[str, Any]:
                 name: sum((grade or 0) >= least for grade in grades) / len(grades)
                 for least, name in AT_LEAST.items()
             },
-            "unparsed": grades.count(None),
+            **lost,
         },
     }
 
@@ -148,19 +152,22 @@ def told(result: dict[str, Any]) -> str:
         lines.append(f"{name}: {100 * found['mean']:.1f} % ({low:.1f} to {high:.1f}, "
                      f"{found['interval']['method']} 95 %), wording and not truth")  # fmt: skip
     if grades := result["scores"]["judge"]:
-        lines.append(f"grades of {result['judge']}: {_grades_told(grades, result['n'])}")
+        lines.append(f"grades of {result['judge']}: {_grades_told(grades)}")
     return "\n".join(lines)
 
 
-def _grades_told(grades: dict[str, Any], n: int) -> str:
-    if grades["unparsed"] == n:
-        return f"nothing graded; none of the {n} replies states one grade"
+def _grades_told(grades: dict[str, Any]) -> str:
+    lost = f"unparsed {grades['unparsed']}"
+    if refused := grades.get("refused"):
+        lost += f", refused {refused}"
+    if grades["average"] is None:
+        return f"nothing graded; no reply states one grade ({lost})"
     interval = grades["interval"]
     shares = ", ".join(f"{100 * grades[name]:.1f} % {least} or more"
                        for least, name in AT_LEAST.items())  # fmt: skip
     return (
         f"average {grades['average']:.2f} of 3 ({interval['low']:.2f} to {interval['high']:.2f}, "
-        f"{interval['method']} 95 %); of grades 1 to 4 {shares}; unparsed {grades['unparsed']}"
+        f"{interval['method']} 95 %); of grades 1 to 4 {shares}; {lost}"
     )
 
 

@@ -41,7 +41,8 @@ def dev_meter(
 ) -> Callable[[Any, Any], dict[str, float]]:
     """(model, tokenizer) -> accuracy, macro_f1 and log_loss of `direct` on the dev fold.
 
-    Raises UserError for a task without dev folds.
+    `refused` of its `n` questions do not fit the context: they are wrong, and have no loss. Raises
+    UserError for a task without dev folds.
     """
     questions = task.load(folder, f"dev-{fold}")
     if not questions:
@@ -55,6 +56,7 @@ def dev_meter(
         calibration = scores["calibration"] or {}
         return {
             "n": len(found),
+            "refused": scores["refused"],
             "accuracy": scores["accuracy"],
             "macro_f1": scores["macro_f1"],
             "log_loss": float(calibration.get("nll", float("nan"))),

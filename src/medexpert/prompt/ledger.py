@@ -66,20 +66,29 @@ class Ledger:
         return made
 
     def each(self, asked: Sequence[Asked], *, max_tokens: int) -> list[Completion | str]:
-        """Greedy completions as `complete`; why, for a question that the engine refuses."""
+        """Greedy completions as `complete`; why, for a question that the engine refuses, also when
+        it is asked once more, by itself."""
         found: dict[int, Completion | str] = {}
         left = list(range(len(asked)))
         while left:
             try:
-                made = self.complete([asked[k] for k in left], max_tokens=max_tokens)
+                found |= self._made(asked, left, max_tokens)
             except QuestionRefused as error:
-                lost = [k for k in left if asked[k].question == error.question]
-                found |= dict.fromkeys(lost, error.why)
-                left = [k for k in left if k not in lost]
+                alone = [k for k in left if asked[k].question == error.question]
+                left = [k for k in left if k not in alone]
+                try:
+                    found |= self._made(asked, alone, max_tokens)
+                except QuestionRefused as last:
+                    found |= dict.fromkeys(alone, last.why)
             else:
-                found |= dict(zip(left, made, strict=True))
                 left = []
         return [found[k] for k in range(len(asked))]
+
+    def _made(
+        self, asked: Sequence[Asked], chosen: Sequence[int], max_tokens: int
+    ) -> dict[int, Completion]:
+        made = self.complete([asked[k] for k in chosen], max_tokens=max_tokens)
+        return dict(zip(chosen, made, strict=True))
 
     def score(self, asked: Sequence[Scored]) -> list[list[float]]:
         """[prompt][label] log-probabilities, see `asking.score`."""

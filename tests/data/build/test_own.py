@@ -237,3 +237,25 @@ def test_a_folder_of_own_examples_is_counted_by_file(tmp_path: Path, make_recipe
     rows_of = {one["file"]: one["rows"] for one in source["inputs"]}
     assert rows_of == {"a.jsonl": 3, "b.jsonl": 2, "c.jsonl.gz": 3}
     assert (source["read"], source["kept"]) == (8, 5)  # c repeats a
+
+
+def test_other_tasks_on_the_same_abstract_are_other_items(
+    tmp_path: Path, make_recipe: Make
+) -> None:
+    """A verdict, the reasoning to it and what speaks for each choice share most of their text."""
+    asked = {**VERDICT, "evidence": prose(1, 30)}
+    rows = [
+        ("pubmedqa.lm_eval", {**ASKED, "question": asked["question"], "contexts": [prose(1, 30)]}),
+        ("cot.reason", {**asked, "rationale": "Most were helped."}),
+        ("cot.reason", {**asked, "rationale": "Many were helped."}),  # nearly the one before
+        ("voc.hypothesise", {**asked, "choice": "yes", "rationale": "Most were helped."}),
+        ("voc.hypothesise", {**asked, "choice": "no", "rationale": "Some were not helped."}),
+    ]
+    path = tmp_path / "own.jsonl"
+    records = [Example(str(n), "m", "task", name, f) for n, (name, f) in enumerate(rows)]
+    path.write_text("".join(f"{to_json(record)}\n" for record in records))
+    recipe = make_recipe(adapt=[{"source": "own-examples", "path": str(path)}])
+    facts = build(recipe, tmp_path / "out", key="k", progress=lambda line: None)
+    source = facts["stages"]["adapt"]["sources"]["own-examples"]
+    assert source["duplicates"] == {"exact": 0, "near": 1}
+    assert source["kept"] == 4

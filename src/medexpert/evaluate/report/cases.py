@@ -16,7 +16,7 @@ LONGEST = 4_000
 
 
 def example_answers(facts: RunFacts) -> Section | None:
-    """Up to two right, two wrong and one unparsed answer of the last point, by a fixed rule."""
+    """Up to two right, two wrong and one without a choice of the last point, by a fixed rule."""
     cases: list[Block] = []
     for strategy in facts.strategies:
         last = [r for r in facts.results if r.strategy == strategy][-1]
@@ -30,8 +30,8 @@ def example_answers(facts: RunFacts) -> Section | None:
         return None
     rule = (
         "Not chosen by hand: the questions are taken in the order of the SHA-256 of their id, and "
-        "the first two right, two wrong and one unparsed among the first 40 are shown for the last "
-        "point of each strategy."
+        "the first two right, two wrong and one without a choice (unparsed or refused) among the "
+        "first 40 are shown for the last point of each strategy."
     )
     return Section("Example answers", "examples", [Text(rule), *cases])
 
