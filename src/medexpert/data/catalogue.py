@@ -255,8 +255,11 @@ def locate(entry: Entry, root: str | Path, path: str | Path = "") -> list[str]:
         return [str(find_pubmedqa(Path(base)))]
     if path:
         if entry.reader in JSONL and places.is_folder(base):
-            found = _located(what, base, ("*.jsonl",))
-            return [name for name in found if not name.removesuffix(".gz").endswith(REJECTS)]
+            there = _located(what, base, ("*.jsonl",))
+            kept = [name for name in there if not name.removesuffix(".gz").endswith(REJECTS)]
+            if not kept:
+                raise UserError(f"{what}: only *{REJECTS} files are there", where=base)
+            return kept
         if places.is_file(base) or (not entry.files and not builtin and places.is_folder(base)):
             return [base]
         if "*" in base and (found := places.matching("", base)):

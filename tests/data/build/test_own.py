@@ -221,6 +221,9 @@ def test_a_folder_of_own_examples_is_counted_by_file(tmp_path: Path, make_recipe
         UserError, match=r"'own-examples': file not found; allowed: .*mine/\*\.jsonl"
     ):
         files_of(catalogue.find("own-examples"), "", str(folder))
+    (folder / "a.rejects.jsonl").write_text('{"reason": "not read"}\n')
+    with pytest.raises(UserError, match=r"only \*\.rejects\.jsonl files are there"):
+        files_of(catalogue.find("own-examples"), "", str(folder))
     for name, first, count in (("a.jsonl", 0, 3), ("b.jsonl", 3, 2)):
         rows = [
             Example(str(n), "m", "qa", "chat.qa", {"question": f"Why {n}?", "answer": prose(n, 3)})
@@ -229,7 +232,6 @@ def test_a_folder_of_own_examples_is_counted_by_file(tmp_path: Path, make_recipe
         (folder / name).write_text("".join(f"{to_json(row)}\n" for row in rows))
     (folder / "c.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
     (folder / "notes.txt").write_text("not read")
-    (folder / "a.rejects.jsonl").write_text('{"reason": "not read"}\n')
     recipe = make_recipe(instruct=[{"source": "own-examples", "path": str(folder)}])
     assert inspect_sources(recipe).problems == []
     facts = build(recipe, tmp_path / "out", key="k", progress=lambda line: None)
