@@ -130,8 +130,9 @@ def measure_sensitivity(
     questions = sample(plain.load(settings.data, settings.split), settings.limit)
     most = max((factorial(len(question.choices)) for question in questions), default=1)
     orders = min(orders, most)
+    labels = sensitivity.unlike(labels, questions, say)
     cells = {}
-    for name in dict.fromkeys(labels):
+    for name in labels:
         for order in range(orders):
             variant = sensitivity.Variant(name, order)
             varied = sensitivity.varied_task(plain, variant, orders)

@@ -12,9 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medexpert.evaluate.harness_rules import Read, helm, huatuo, meditron, mirage
-from medexpert.evaluate.harnesses import Answered, harnesses, markdown, spread, table, weighted_f1
+from medexpert.evaluate.harnesses import (
+    Answered,
+    harnesses,
+    markdown,
+    said,
+    spread,
+    table,
+    weighted_f1,
+)
 from medexpert.prompt.parse import parse_choice
-from medexpert.records import UserError
+from medexpert.records import NO_ANSWER, Prediction, UserError
 
 WORDS = ("yes", "no", "maybe")
 OPTIONS = {"A": "aspirin", "B": "beta blocker", "C": "insulin", "D": "none of these"}
@@ -101,8 +109,10 @@ def test_weighted_f1_takes_the_weights_of_the_predictions() -> None:
     assert weighted_f1(truth, given) == pytest.approx(0.55)
 
 
-def item(identity: str, gold: str, text: str, logprobs: Any = (), **changes: Any) -> Answered:
-    parsed = parse_choice(text, WORDS)
+def item(
+    identity: str, gold: str, text: str | None, logprobs: Any = (), **changes: Any
+) -> Answered:
+    parsed = parse_choice(text or "", WORDS)
     return Answered(identity, WORDS, gold, parsed, text, logprobs, **changes)
 
 
@@ -141,9 +151,18 @@ def test_helm_counts_the_rows_that_others_train_on() -> None:
 
 
 def test_scored_answers_leave_text_rules_out() -> None:
-    rows = table([item("1", "yes", "", (-1.0, -2.0, -3.0))])
+    rows = table([item("1", "yes", None, (-1.0, -2.0, -3.0))])
     assert [row.accuracy for row in rows[2:]] == [None] * 5
     assert spread(rows) == 1.0  # ours reads no text either here
+
+
+def test_a_model_that_wrote_nothing_is_read_by_every_rule() -> None:
+    rows = {row.harness: row for row in table([item("1", "yes", ""), item("2", "no", " ")])}
+    assert rows["HELM"].accuracy == rows["Meditron"].accuracy == 0
+    assert (rows["MIRAGE"].accuracy, rows["MIRAGE"].made_up) == (0.5, 2)  # "A" for silence
+    silent = Prediction("1", NO_ANSWER, "yes", {}, {"samples": [{"text": ""}]})
+    assert said(silent) == ""
+    assert said(Prediction("1", "yes", "yes", {"yes": 1.0}, {})) is None
 
 
 def test_letters_are_scored_as_letters() -> None:

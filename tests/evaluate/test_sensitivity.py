@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medexpert.evaluate.sensitivity import Variant, orders_of, summary, varied, varied_task
+from medexpert.evaluate.sensitivity import (
+    Variant,
+    orders_of,
+    summary,
+    unlike,
+    varied,
+    varied_task,
+)
+from medexpert.prompt.asking import direct_prompt
+from medexpert.prompt.chat import ChatFormat
+from medexpert.prompt.choices import naming
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 
 
@@ -38,6 +48,33 @@ def test_a_question_under_other_orders_and_names() -> None:
     assert varied(QUESTION, Variant("numbers", 0), (0, 1, 2)).answer == "2"
     with pytest.raises(UserError, match=r"unknown names of the choices 'leters'.*'letters'"):
         varied(QUESTION, Variant("leters", 0), (0, 1, 2))
+
+
+@pytest.mark.parametrize("choices", [("yes", "no", "maybe"), ("iron\npills", "zinc", "none")])
+def test_a_choice_is_asked_by_the_name_of_its_variant(choices: tuple[str, ...]) -> None:
+    question = Question(id="q", question="Which?", choices=choices, answer=choices[1])
+    for kind, labels in (("letters", "ABC"), ("numbers", "123")):
+        asked = varied(question, Variant(kind, 0), (0, 1, 2))
+        scored = direct_prompt(asked, "question-only", ChatFormat(""))
+        assert scored.labels == tuple(f" {label}" for label in labels)
+        listed = "\n".join(f"{label}. {text}" for label, text in zip(labels, choices, strict=True))
+        assert scored.prompt == f"Question: Which?\n{listed}\nAnswer:"
+        assert naming(asked).read(f"Final answer: {labels[2]}") == labels[2]
+
+
+def test_numbers_that_the_question_does_not_list_are_texts_as_any() -> None:
+    asked = Question(id="q", question="1. a\nHow many?", choices=("1", "2", "3"), answer="2")
+    assert naming(asked).labels == ("A", "B", "C")
+
+
+def test_what_is_named_by_letter_anyway_is_not_asked_twice() -> None:
+    lettered = Question(id="q", question="Which?", choices=("iron", "zinc"), answer="iron")
+    said: list[str] = []
+    assert unlike(["words", "letters", "numbers"], [lettered], said.append) == ["words", "numbers"]
+    assert said == ["prompts name these choices by letter: letters are not asked beside words"]
+    assert unlike(["letters"], [lettered], said.append) == ["letters"]
+    assert unlike(["words", "letters"], [lettered, QUESTION], said.append) == ["words", "letters"]
+    assert len(said) == 1
 
 
 def answers(
@@ -116,7 +153,7 @@ def test_a_variant_is_an_evaluation_that_is_never_official(
 ) -> None:
     task = varied_task(fakes.task(), Variant("words", 2), 3)
     result = evaluate(tmp_path / "e", task=task)
-    assert result["task_version"] == "1+words-2 of 3 seed 0"
+    assert result["task_version"] == "1+words-2 of 3 seed 0 v2"
     assert result["official"] is False
     assert result["n"] == 40
     assert varied_task(fakes.task(), Variant("letters", 0), 3).choices == ("A", "B", "C")

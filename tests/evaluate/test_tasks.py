@@ -31,6 +31,13 @@ def test_names() -> None:
         tasks_named("mmlu-medica")
 
 
+def test_a_name_of_another_kind_is_told_what_it_is() -> None:
+    with pytest.raises(UserError, match=r"answered in free text.*medexpert free --task liveqa-med"):
+        expand(["liveqa-med"])
+    with pytest.raises(UserError, match=r"mmlu-medical is a group of tasks.*mmlu-anatomy"):
+        task_named("mmlu-medical")
+
+
 def test_the_items_of_every_task_can_be_kept_out_of_training() -> None:
     for task in TASKS.values():
         assert task.kept_out_as in BENCHMARKS or task.name == "trialgen", task.name

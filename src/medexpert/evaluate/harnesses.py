@@ -30,16 +30,22 @@ HELM_ROWS = 1000
 class Answered:
     """What a model said to one question. `logprobs` [K] of the choices, empty = none were scored.
 
-    `test` = one of the official test items. `parsed` is our own reading, a choice or NO_ANSWER.
+    `text` is None where the model wrote none; "" is an answer that says nothing. `test` = one of
+    the official test items. `parsed` is our own reading, a choice or NO_ANSWER.
     """
 
     id: str
     choices: tuple[str, ...]
     answer: str
     parsed: str
-    text: str = ""
+    text: str | None = None
     logprobs: tuple[float, ...] = ()
     test: bool = True
+
+    @property
+    def said(self) -> str:
+        """The text to read."""
+        return self.text or ""
 
     @property
     def options(self) -> dict[str, str]:
@@ -84,9 +90,9 @@ def table(items: Sequence[Answered]) -> list[Row]:
     if not test:
         raise UserError("no test item among the predictions")
     rows = [_ours(test), _lm_eval(test)]
-    if not any(item.text.strip() for item in test):
+    if all(item.text is None for item in test):
         names = ("HELM", "Meditron", "Meditron, reasoned", "HuatuoGPT-o1", "MIRAGE")
-        note = "needs generated text, and these answers were scored"
+        note = "needs the text of an answer, and these predictions hold none"
         return [*rows, *(Row(name, len(test), 0, 0, None, note=note) for name in names)]
     return [
         *rows,
@@ -125,7 +131,7 @@ def _lm_eval(items: Sequence[Answered]) -> Row:
 
 
 def _helm(items: Sequence[Answered]) -> Row:
-    found = [rules.helm(item.text, len(item.choices)) for item in items]
+    found = [rules.helm(item.said, len(item.choices)) for item in items]
     note = "exact match of the letter"
     if items[0].worded:
         note += f"; of PubMedQA it counts all {HELM_ROWS:,} rows, here {len(items)} items"
@@ -134,7 +140,7 @@ def _helm(items: Sequence[Answered]) -> Row:
 
 def _meditron(items: Sequence[Answered], *, reasoned: bool) -> Row:
     found = [
-        rules.meditron(item.text, letters=not item.worded, reasoned=reasoned) for item in items
+        rules.meditron(item.said, letters=not item.worded, reasoned=reasoned) for item in items
     ]
     truth = [(item.answer if item.worded else item.gold).lower() for item in items]
     given = [read.label for read in found]
@@ -158,7 +164,7 @@ def weighted_f1(truth: Sequence[str], given: Sequence[str]) -> float:
 
 
 def _huatuo(items: Sequence[Answered]) -> Row:
-    pairs = [rules.huatuo(item.text, item.options) for item in items]
+    pairs = [rules.huatuo(item.said, item.options) for item in items]
     rows = [
         _row("HuatuoGPT-o1", items, [pair[side] for pair in pairs], note=note)
         for side, note in ((0, "the first match scored better"), (1, "the last match scored best"))
@@ -169,7 +175,7 @@ def _huatuo(items: Sequence[Answered]) -> Row:
 
 
 def _mirage(items: Sequence[Answered]) -> Row:
-    found = [rules.mirage(item.text) for item in items]
+    found = [rules.mirage(item.said) for item in items]
     return _row("MIRAGE", items, found, note='"A" where nothing is read')
 
 
@@ -263,13 +269,13 @@ def _answered(
     return items
 
 
-def said(prediction: Prediction) -> str:
-    """The text the model generated as its answer: the first sample's; "" where it only scored."""
+def said(prediction: Prediction) -> str | None:
+    """The text the model generated as its answer: the first sample's; None where it only scored."""
     samples = prediction.trace.get("samples")
     if isinstance(samples, Sequence) and samples and isinstance(samples[0], Mapping):
         return str(samples[0].get("text", ""))
-    text = prediction.trace.get("text", "")
-    return text if isinstance(text, str) else ""
+    text = prediction.trace.get("text")
+    return text if isinstance(text, str) else None
 
 
 def label_logprobs(prediction: Prediction, choices: Sequence[str]) -> tuple[float, ...]:

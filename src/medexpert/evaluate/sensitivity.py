@@ -20,6 +20,7 @@ import numpy as np
 
 from medexpert.evaluate.statistics import RESAMPLES, Interval, wilson
 from medexpert.evaluate.tasks import Task
+from medexpert.prompt.choices import naming
 from medexpert.records import NO_ANSWER, Prediction, Question, unknown_name
 
 LABELS: dict[str, Callable[[int], str] | None] = {
@@ -28,6 +29,8 @@ LABELS: dict[str, Callable[[int], str] | None] = {
     "numbers": lambda index: str(index + 1),
 }
 """Names of the choices: their own text, or what the index gives beside a list of the texts."""
+VERSION = 2
+"""Raised when variants are asked otherwise; 1 asked numbers as the texts of A, B, C."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,21 @@ def varied(question: Question, variant: Variant, order: Sequence[int]) -> Questi
     )
 
 
+def unlike(
+    labels: Sequence[str], questions: Sequence[Question], say: Callable[[str], None]
+) -> list[str]:
+    """The names, each once, without letters where prompts name the choices by letter anyway.
+
+    The same prompt asked twice would tell that no answer depends on the names.
+    """
+    found = list(dict.fromkeys(labels))
+    lettered = all(naming(question).lettered for question in questions)
+    if lettered and {"words", "letters"} <= set(found):
+        say("prompts name these choices by letter: letters are not asked beside words")
+        found.remove("letters")
+    return found
+
+
 def varied_task(task: Task, variant: Variant, count: int, seed: int = 0) -> Task:
     """The task that asks the variant's questions; never official, of a version of its own."""
 
@@ -91,7 +109,7 @@ def varied_task(task: Task, variant: Variant, count: int, seed: int = 0) -> Task
 
     label = LABELS.get(variant.labels)
     names = tuple(label(i) for i in range(len(task.choices))) if label else task.choices
-    version = f"{task.version}+{variant.name} of {count} seed {seed}"
+    version = f"{task.version}+{variant.name} of {count} seed {seed} v{VERSION}"
     # Solved examples show the choices' own names: under other names they would contradict.
     examples = task.examples if label is None else None
     return replace(

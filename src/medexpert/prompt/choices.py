@@ -1,8 +1,9 @@
 """How prompts name the choices of a question: by their own word, or by a letter.
 
 Yes, no and maybe (in any letter case, or as the question's language says them) are their own
-labels: their probabilities carry no bias for a letter. All other choices get A, B, C ... in their
-order; prompts list `A. text` and score or read the letter.
+labels: their probabilities carry no bias for a letter. So are 1, 2, 3 ... where the question itself
+lists what they stand for. All other choices get A, B, C ... in their order; prompts list `A. text`
+and score or read the letter.
 """
 
 from __future__ import annotations
@@ -72,14 +73,26 @@ def naming(question: Question) -> Naming:
     Raises UserError naming the question: fewer than two choices, more than the alphabet has
     letters, one that shows nothing, two that are equal.
     """
+    choices = tuple(question.choices)
     try:
-        return name_choices(tuple(question.choices), question.lang)
+        named = name_choices(choices, question.lang)
     except UserError as error:
         if error.where:
             raise
         raise UserError(
             error.what, where=f"question {question.id}", allowed=error.allowed
         ) from None
+    return Naming(choices, choices, choices) if _numbered(question.question, choices) else named
+
+
+def _numbered(text: str, choices: Sequence[str]) -> bool:
+    """Whether the choices are 1, 2, 3 ... and the text lists what each stands for, line by line."""
+    at = 0
+    for number, choice in enumerate(choices, 1):
+        at = text.find(f"\n{number}. ", at) + 1
+        if choice != str(number) or not at:
+            return False
+    return True
 
 
 @lru_cache(maxsize=4096)

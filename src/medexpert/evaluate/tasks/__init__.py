@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medexpert.evaluate.tasks import bioasq, exams, pubmedqa, subjects, trialgen
+from medexpert.evaluate.tasks.open_tasks import OPEN_TASKS
 from medexpert.evaluate.tasks.own_file import is_own_file, own_file
 from medexpert.evaluate.tasks.task import Task
 from medexpert.records import UserError, unknown_name
@@ -33,7 +34,7 @@ def task_named(name: str) -> Task:
     if is_own_file(name):
         return own_file(name)
     if name not in TASKS:
-        raise unknown_name("task", name, [*TASKS, "file:PATH"])
+        raise _unknown(name, [*TASKS, "file:PATH"])
     return TASKS[name]
 
 
@@ -43,7 +44,20 @@ def tasks_named(name: str) -> list[Task]:
         return [TASKS[member] for member in GROUPS[name]]
     if is_own_file(name) or name in TASKS:
         return [task_named(name)]
-    raise unknown_name("task", name, [*TASKS, *GROUPS, "file:PATH"])
+    raise _unknown(name, [*TASKS, *GROUPS, "file:PATH"])
+
+
+def _unknown(name: str, known: Sequence[str]) -> UserError:
+    """The error for a name that is not `known`; one that is known elsewhere is told what it is."""
+    if name in OPEN_TASKS:
+        return UserError(
+            f"{name} has no choices: it is answered in free text",
+            allowed=f"`medexpert free --task {name}`",
+        )
+    if name in GROUPS:
+        members = ", ".join(GROUPS[name])
+        return UserError(f"{name} is a group of tasks", allowed=f"one of them: {members}")
+    return unknown_name("task", name, known)
 
 
 def expand(names: Sequence[str]) -> list[Task]:

@@ -195,7 +195,7 @@ class _Run:
             raise UserError(
                 f"{self.voc.name} leaves the context out, and there is none",
                 where=f"question {question.id}",
-                allowed="protocol reasoning-required",
+                allowed="a task whose questions have a context, under a protocol that shows it",
             )
         return Case(question, named, shown, question.choices, question.choices)
 
