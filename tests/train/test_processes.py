@@ -199,7 +199,7 @@ def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., 
     child = begun(command, mark)
     reached(root / "knowledge", 2, child)
     child.send_signal(signal.SIGTERM)
-    _, told = child.communicate(timeout=120)
+    _, told = child.communicate(timeout=240)
     assert child.returncode == 130, told
     assert all_gone(mark, 5)
     assert "run the same command to continue" in told.splitlines()[-1], told
@@ -226,7 +226,7 @@ def test_ctrl_c_of_a_run_started_by_hand(recipe: Callable[..., Path], launch: st
     child = door.start(path, 2, launch=launch)
     reached(root / "knowledge", 2, child)
     child.send_signal(signal.SIGINT)
-    _, told = child.communicate(timeout=120)
+    _, told = child.communicate(timeout=240)
     assert all_gone(door.mark, 5)
     (line,) = [line for line in told.splitlines() if line.startswith("medexpert: ")]
     assert "knowledge stopped after step" in line
@@ -256,16 +256,20 @@ def test_each_process_that_is_interrupted_ends_with_130(
               MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         for rank in range(2)
     ]  # fmt: skip
-    if step:
-        reached(root / "knowledge", step, children[0])
-    else:
-        assert children[0].stderr is not None
-        first = iter(children[0].stderr)
-        assert any("knowledge: started" in line for line in first)
-        time.sleep(1)
-    for child in children:
-        child.send_signal(signal.SIGINT)
-    told = [child.communicate(timeout=120)[1] for child in children]
+    try:
+        if step:
+            reached(root / "knowledge", step, children[0])
+        else:
+            assert children[0].stderr is not None
+            first = iter(children[0].stderr)
+            assert any("knowledge: started" in line for line in first)
+            time.sleep(1)
+        for child in children:
+            child.send_signal(signal.SIGINT)
+        told = [child.communicate(timeout=240)[1] for child in children]
+    finally:
+        for child in children:
+            child.kill()
     assert [child.returncode for child in children] == [130, 130], told
     assert told[1] == "", told
     assert "Traceback" not in told[0], told
@@ -278,7 +282,7 @@ def test_an_error_in_the_processes_is_told_without_a_traceback(recipe: Callable[
     lines = [*SETTINGS, "processes=2", "knowledge.sequence_length=4096", "evaluate.points=[]"]
     mark = uuid.uuid4().hex
     child = begun([sys.executable, "-m", "medexpert", "run", str(path), *sets(lines)], mark)
-    _, told = child.communicate(timeout=120)
+    _, told = child.communicate(timeout=240)
     assert child.returncode == 2, told
     assert "knowledge.sequence_length is 4096, but the model reads at most 2048" in told
     assert "Traceback" not in told, told
