@@ -8,6 +8,7 @@ scheduler starts it (`launch/` holds examples). Evaluation and data stay in one 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -87,11 +88,13 @@ def _torchrun() -> None:
     """
     # torchrun kills its processes 30 s after it was told to stop: too soon for a checkpoint.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-    os.environ.setdefault("LOGLEVEL", "ERROR")
+    level = os.environ.setdefault("LOGLEVEL", "ERROR")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
+    # Not every module of torchrun reads LOGLEVEL: one warns of each signal it passes on.
+    logging.getLogger("torch.distributed.elastic").setLevel(level)
     try:
         main(sys.argv[1:])
     except SignalException as stopped:
