@@ -79,8 +79,10 @@ def begun(command: list[str], mark: str, **more: str) -> subprocess.Popen[str]:
         **os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", MARK: mark, **more,
     }  # fmt: skip
     return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    )
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment,
+        # A worker of a parallel test run ignores the signal, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
