@@ -7,9 +7,6 @@ writes what rank 0 saw to FOLDER/CASE.json. The tests compare that with one proc
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import worlds
 from medexpert.model.adapters.lora import add_lora
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
@@ -164,28 +162,16 @@ def one_world(case: str, world: World, folder: Path) -> dict[str, Any]:
     return found
 
 
-def _process(rank: int, size: int, port: int, folder: Path, cases: list[str]) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    with open_world() as world:
-        for case in cases:
-            found = one_world(case, world, folder)
-            if world.first:
-                (folder / f"{case}.json").write_text(json.dumps(found))
+def _seen(world: World, folder: Path, cases: list[str]) -> None:
+    for case in cases:
+        found = one_world(case, world, folder)
+        if world.first:
+            (folder / f"{case}.json").write_text(json.dumps(found))
 
 
 def launch(size: int, folder: Path, *cases: str) -> dict[str, Any]:
     """Run `cases` in a world of `size` processes; what rank 0 saw of each."""
-    done = subprocess.run(
-        [sys.executable, __file__, str(size), str(folder), *cases],
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    worlds.launch(__file__, str(size), str(folder), *cases)
     return {case: json.loads((folder / f"{case}.json").read_text()) for case in cases}
 
 
@@ -337,12 +323,6 @@ def test_a_twin_is_plain_tied_and_empty_between_uses() -> None:
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    count = int(sys.argv[1])
     torch.set_num_threads(1)
     learner("lora")  # transformers and peft are loaded once, before there are many processes
-    torch.multiprocessing.start_processes(
-        _process, (count, number, Path(sys.argv[2]), sys.argv[3:]), count, start_method="fork"
-    )
+    worlds.run(int(sys.argv[1]), _seen, Path(sys.argv[2]), sys.argv[3:])

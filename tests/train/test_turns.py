@@ -6,9 +6,6 @@ Run as a script this file is one world of processes: `test_turns.py RANKS FOLDER
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -19,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+import worlds
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 from medexpert.train import cost, forecast
-from medexpert.train.parallel import World, open_world
+from medexpert.train.parallel import World
 from medexpert.train.turns import by_first, in_turn
 
 
@@ -45,21 +43,12 @@ def one(world: World) -> dict[str, Any]:
     return {"turn": [began, ended], "over": over, "told": told, "made": by_first(world, lambda: 7)}
 
 
-def _process(rank: int, size: int, port: int, folder: Path) -> None:
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    torch.set_num_threads(1)
-    with open_world() as world:
-        (folder / f"{rank}.json").write_text(json.dumps(one(world)))
+def _seen(world: World, folder: Path) -> None:
+    (folder / f"{world.rank}.json").write_text(json.dumps(one(world)))
 
 
 def test_turns_follow_each_other_and_all_leave_together(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, __file__, "3", str(tmp_path)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    worlds.launch(__file__, "3", str(tmp_path))
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     turns = [row["turn"] for row in seen]
     assert all(before[1] <= after[0] for before, after in pairwise(turns))
@@ -92,10 +81,4 @@ def test_a_forecast_reckons_with_one_whole_model_at_a_time(
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    count = int(sys.argv[1])
-    torch.multiprocessing.start_processes(
-        _process, (count, number, Path(sys.argv[2])), count, start_method="fork"
-    )
+    worlds.run(int(sys.argv[1]), _seen, Path(sys.argv[2]))
