@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medexpert.train.parallel import open_world
+from medexpert.train.meeting import open_world
 
 
 def launch(script: str, *words: str) -> None:

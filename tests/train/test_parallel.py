@@ -23,7 +23,7 @@ from medexpert.train import parallel
 from medexpert.train.batches import IGNORE, Batch, Piece, collate
 from medexpert.train.objectives import Learner
 from medexpert.train.optim import Weights, adamw
-from medexpert.train.parallel import World, agree, barrier, hold, open_world, sum_over
+from medexpert.train.parallel import World, agree, barrier, hold, sum_over
 from medexpert.train.state import Checkpointer, Progress
 
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -267,40 +267,6 @@ def test_recompute_keeps_dropout_and_context() -> None:
     parallel.recompute(model, keep_context=True)
     assert torch.equal(gradient(), kept)
     assert read == [7, 7, 7]  # once kept; there and back when made again
-
-
-def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*parallel.LAUNCHER, *parallel.ADDRESS):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MASTER_ADDR", "somewhere")  # some clusters set it for every job
-    with open_world() as world:
-        assert (world.rank, world.size, world.first) == (0, 1, True)
-        assert sum_over(world, 1.5, 2) == [1.5, 2.0]
-        assert agree(world, True)
-        said: list[str] = []
-        world.only_first(said.append)("here")
-        World(1, 2, 1, world.device).only_first(said.append)("not here")
-        assert said == ["here"]
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"RANK": "0"}, "WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
-        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "MASTER_ADDR, MASTER_PORT"),
-        ({"RANK": "x", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, "whole numbers are expected"),
-        ({"RANK": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, "RANK 1, LOCAL_RANK 0 of 1"),
-    ],
-)
-def test_half_set_environment_is_an_error(
-    given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in (*parallel.LAUNCHER, *parallel.ADDRESS):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=message), open_world():
-        pass
 
 
 def test_nothing_trainable_is_an_error() -> None:

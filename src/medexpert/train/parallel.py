@@ -15,11 +15,9 @@ import contextvars
 import copy
 import functools
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -30,17 +28,12 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from medexpert.model.base import default_device
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
 from medexpert.train.objectives import unwrapped
 from medexpert.train.optim import Masters, Weights, cast, parameter_groups, scale_to, total_norm
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: the first one may tokenise a large corpus alone."""
 
 
 @dataclass(frozen=True)
@@ -64,60 +57,6 @@ class World:
 
 def _silent(line: str) -> None:
     """Say nothing."""
-
-
-@contextmanager
-def open_world() -> Iterator[World]:
-    """Join the processes that torchrun started: gloo on CPUs, NCCL on GPUs; alone without torchrun.
-
-    Raises UserError when torchrun's variables are set in part, or do not fit this machine.
-    """
-    given = {name: os.environ[name] for name in LAUNCHER if os.environ.get(name)}
-    if not given:
-        yield World(0, 1, 0, default_device())
-        return
-    rank, size, local_rank = _read_environment()
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"process {local_rank} of this machine has no GPU of its own: "
-                f"{torch.cuda.device_count()} are here",
-                where="torchrun --nproc-per-node",
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
-    if size == 1:
-        yield World(0, 1, local_rank, device)
-        return
-    # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield World(rank, size, local_rank, device)
-    finally:
-        dist.destroy_process_group()
-
-
-def _read_environment() -> tuple[int, int, int]:
-    names = [*LAUNCHER, *ADDRESS]
-    if os.environ.get("WORLD_SIZE") == "1":
-        names = list(LAUNCHER)
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise UserError(
-            f"the environment names several processes, but {', '.join(missing)} is not set",
-            where="environment",
-            allowed="start with torchrun, or unset " + ", ".join(LAUNCHER),
-        )
-    try:
-        rank, size, local_rank = (int(os.environ[name]) for name in LAUNCHER)
-    except ValueError:
-        found = ", ".join(f"{name}={os.environ[name]!r}" for name in LAUNCHER)
-        raise UserError(f"whole numbers are expected: {found}", where="environment") from None
-    if not 0 <= rank < size or not 0 <= local_rank < size:
-        raise UserError(f"RANK {rank}, LOCAL_RANK {local_rank} of {size}", where="environment")
-    return rank, size, local_rank
 
 
 def sum_over(world: World, *values: float) -> list[float]:

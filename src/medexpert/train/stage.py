@@ -25,14 +25,14 @@ from medexpert.model.text import TextEncoder
 from medexpert.prompt.template import ChatFormat
 from medexpert.recipe import Run, StageName
 from medexpert.records import UserError, digest
-from medexpert.train import cost, instruct, knowledge, parallel, preference, speed, trackers, turns
+from medexpert.train import cost, instruct, knowledge, meeting, preference, speed, trackers, turns
 from medexpert.train.batches import Account, Piece
 from medexpert.train.faults import repeatable, set_up_repeatable
 from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
 from medexpert.train.optim import Weights
-from medexpert.train.parallel import DTYPES, World
+from medexpert.train.parallel import DTYPES, World, agree, hold
 from medexpert.train.rows import Plan
 from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
@@ -63,7 +63,7 @@ def run_stage(
         shutil.rmtree(folder / "state", ignore_errors=True)
     refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
-    with parallel.open_world() as world:
+    with meeting.open_world() as world:
         speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         stage.prepare(heldout, dev)
@@ -146,7 +146,7 @@ class _Stage:
                 found = open_store(place, key, self.say) or self._built(place, key)
             except UserError as error:
                 fault = error
-        if parallel.agree(self.world, fault is not None):  # the others would wait for it
+        if agree(self.world, fault is not None):  # the others would wait for it
             raise fault or UserError("the first process cannot read it", where=str(self.data))
         if found is None:
             found = open_store(place, key, checksums=False)
@@ -256,7 +256,7 @@ class _Stage:
         facts = {"tokens": self.plan_.tokens, "flops": flops, "processes": self.world.size}
         self.say(f"{self.name}: {speed.prepare(learner, self.settings, facts, self.world.device)}")
         self.model = None  # the learner holds it, and its weights may become shards
-        return learner, parallel.hold(learner, self.settings, self.world)
+        return learner, hold(learner, self.settings, self.world)
 
     def _on_task(self, meter: Callable[[Any, Any], Any] | None) -> Any:
         """The stage is measured as the task whose weights it hands on."""

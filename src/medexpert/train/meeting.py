@@ -1,0 +1,121 @@
+"""Processes meet: each reads what torchrun told it, and waits for the others.
+
+To Python that wait is one step, and it acts on a signal between two of its steps. The signal's
+number, however, is written to a pipe at once, and a thread reads it there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from medexpert.model.base import default_device
+from medexpert.records import UserError
+from medexpert.train.parallel import World
+
+LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: the first one may tokenise a large corpus alone."""
+GRACE = 1.0
+"""Seconds in which Python itself may answer Ctrl-C."""
+
+
+@contextmanager
+def open_world() -> Iterator[World]:
+    """Join the processes that torchrun started: gloo on CPUs, NCCL on GPUs; alone without torchrun.
+
+    Raises UserError when torchrun's variables are set in part, or do not fit this machine.
+    """
+    given = {name: os.environ[name] for name in LAUNCHER if os.environ.get(name)}
+    if not given:
+        yield World(0, 1, 0, default_device())
+        return
+    rank, size, local_rank = _read_environment()
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local_rank} of this machine has no GPU of its own: "
+                f"{torch.cuda.device_count()} are here",
+                where="torchrun --nproc-per-node",
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield World(0, 1, local_rank, device)
+        return
+    # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with _interruptible():
+        dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield World(rank, size, local_rank, device)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT ends the process with code 130 although the block cannot be left; nothing is lost.
+
+    A block that is left within `GRACE` seconds of the signal ends as usual, by KeyboardInterrupt.
+    Outside the main thread, where signals are the caller's, nothing changes.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    except ValueError:  # not the main thread
+        os.close(reader)
+        os.close(writer)
+        yield
+        return
+
+    def listen() -> None:
+        while number := os.read(reader, 1):
+            if number[0] != signal.SIGINT:
+                continue
+            if not select.select([reader], [], [], GRACE)[0]:
+                if os.environ["RANK"] == "0":  # of several processes one speaks
+                    os.write(2, b"\nmedexpert: stopped; run the same command to continue\n")
+                os._exit(130)
+
+    listener = threading.Thread(target=listen, name="interruptible", daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # ends the thread
+        listener.join()
+        os.close(reader)
+
+
+def _read_environment() -> tuple[int, int, int]:
+    names = [*LAUNCHER, *ADDRESS]
+    if os.environ.get("WORLD_SIZE") == "1":
+        names = list(LAUNCHER)
+    missing = [name for name in names if not os.environ.get(name)]
+    if missing:
+        raise UserError(
+            f"the environment names several processes, but {', '.join(missing)} is not set",
+            where="environment",
+            allowed="start with torchrun, or unset " + ", ".join(LAUNCHER),
+        )
+    try:
+        rank, size, local_rank = (int(os.environ[name]) for name in LAUNCHER)
+    except ValueError:
+        found = ", ".join(f"{name}={os.environ[name]!r}" for name in LAUNCHER)
+        raise UserError(f"whole numbers are expected: {found}", where="environment") from None
+    if not 0 <= rank < size or not 0 <= local_rank < size:
+        raise UserError(f"RANK {rank}, LOCAL_RANK {local_rank} of {size}", where="environment")
+    return rank, size, local_rank

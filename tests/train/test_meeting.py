@@ -1,0 +1,78 @@
+"""How processes meet, and how Ctrl-C ends their waiting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from medexpert.records import UserError
+from medexpert.train import meeting
+from medexpert.train.meeting import open_world
+from medexpert.train.parallel import World, agree, sum_over
+
+
+def test_alone_without_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*meeting.LAUNCHER, *meeting.ADDRESS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "somewhere")  # some clusters set it for every job
+    with open_world() as world:
+        assert (world.rank, world.size, world.first) == (0, 1, True)
+        assert sum_over(world, 1.5, 2) == [1.5, 2.0]
+        assert agree(world, True)
+        said: list[str] = []
+        world.only_first(said.append)("here")
+        World(1, 2, 1, world.device).only_first(said.append)("not here")
+        assert said == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"RANK": "0"}, "WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "x", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, "whole numbers are expected"),
+        ({"RANK": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, "RANK 1, LOCAL_RANK 0 of 1"),
+    ],
+)
+def test_half_set_environment_is_an_error(
+    given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*meeting.LAUNCHER, *meeting.ADDRESS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message), open_world():
+        pass
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    work = "from medexpert.train.meeting import *; print(flush=True); open_world().__enter__()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        # A worker of a parallel test run ignores the signal, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(3)  # it does wait
+        child.send_signal(signal.SIGINT)
+        _, told = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    assert child.returncode == 130, told
+    said = [line for line in told.splitlines() if line.startswith("medexpert: ")]
+    assert said == ["medexpert: stopped; run the same command to continue"][rank:]
