@@ -104,11 +104,9 @@ def test_requests_run_side_by_side_up_to_the_concurrency(
 
     endpoint.mind = Words(slow)
     engine = opened(concurrency=4)
-    started = time.monotonic()
     made = engine.complete([f"p{n}" for n in range(12)], max_tokens=3)
     assert len(made) == 12
     assert endpoint.most_busy == 4
-    assert time.monotonic() - started < 0.05 * 12
 
 
 def test_usage_is_the_endpoints_own_and_priced(endpoint: Endpoint, opened: Opened) -> None:
