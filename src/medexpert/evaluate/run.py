@@ -191,6 +191,7 @@ def _stream(
     those before it and the time up to the last of them.
     """
     written: list[Prediction] = []
+    known: set[str] = set()
     started = last = time.monotonic()
     told = started
     total, before = header["n"], header["n"] - len(questions)
@@ -216,8 +217,8 @@ def _stream(
                 meter.save()
                 told = now
             _check(answer, questions, len(written), header["strategy"])
-            if answer.refused:
-                progress(f"{title}: question {answer.id} is refused: {answer.refused}")
+            for line in refusals.lines(answer, known):
+                progress(f"{title}: {line}")
             handle.write((to_json(answer) + "\n").encode("utf-8"))
             handle.flush()
             written.append(answer)

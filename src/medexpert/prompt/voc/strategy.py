@@ -53,7 +53,7 @@ class Voc:
     shown (controls) [draw]{choice: text} · verify [pass: draw, order, logprobs, prior] ·
     flip_rate · verdict (generated): choice, decided_by, votes, checks · parse [of each check] ·
     features, weights (likelihood) · direct {choice: ln p} · contested (top2) · shots [example ids]
-    · against {choice: note}.
+    · refused_examples {id: why} · against {choice: note}.
     """
 
     name: str = "voc"
@@ -296,6 +296,7 @@ class _Run:
             "direct": case.direct,
             "contested": case.contested if voc.top2 else (),
             "shots": case.examples,
+            "refused_examples": case.refused_examples,
             "against": case.against,
         }  # fmt: skip
         return trace | {key: value for key, value in extras.items() if value}
