@@ -8,7 +8,8 @@ engine or how it is set up: the run stops, and none of these is recorded, so tha
 asks them again.
 
 A solved example that is refused is no question: strategies pass it over, and its name and the
-reason stand in the traces of the answers that had to do without it.
+reason stand in the traces of the answers that had to do without it. So it is with a question whose
+explanations another one was to borrow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 IN_A_ROW = 8
 """Where one question in ten is refused, so many follow each other once in 10**8."""
 Ask = Callable[[Sequence[Question]], Iterator[Prediction]]
-PASSED_OVER = {"refused_examples": "solved example"}
+PASSED_OVER = {
+    "refused_examples": "solved example",
+    "refused_donors": "question to borrow from",
+}
 """Key of a trace that holds {id: why} -> what these ids are of."""
 
 

@@ -41,6 +41,8 @@ class Case:
     against: dict[str, str] = field(default_factory=dict)
     refused_examples: dict[str, str] = field(default_factory=dict)
     """Solved examples passed over, for the engine refuses their prompts: id -> why."""
+    refused_donors: dict[str, str] = field(default_factory=dict)
+    """The same of questions whose explanations were to be shown (the control `foreign`)."""
 
 
 @dataclass(frozen=True)

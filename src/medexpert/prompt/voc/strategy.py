@@ -53,7 +53,7 @@ class Voc:
     shown (controls) [draw]{choice: text} · verify [pass: draw, order, logprobs, prior] ·
     flip_rate · verdict (generated): choice, decided_by, votes, checks · parse [of each check] ·
     features, weights (likelihood) · direct {choice: ln p} · contested (top2) · shots [example ids]
-    · refused_examples {id: why} · against {choice: note}.
+    · refused_examples, refused_donors (foreign) {id: why} · against {choice: note}.
     """
 
     name: str = "voc"
@@ -214,16 +214,11 @@ class _Run:
 
     def _hypothesise(self, cases: Sequence[Case]) -> None:
         voc = self.voc
-        writing = list(cases)
         if voc.control == "foreign":
-            writing = [self._foreign(case) for case in cases]
-        rationales.hypothesise(self.desk, writing, k=voc.k, max_tokens=voc.max_tokens)
-        for case, written in zip(cases, writing, strict=True):
-            if written is not case:
-                case.draws = dict(zip(case.explained, written.draws.values(), strict=True))
-                case.shown = [
-                    dict(zip(case.explained, row.values(), strict=True)) for row in written.shown
-                ]
+            self._borrow(cases)
+        else:
+            rationales.hypothesise(self.desk, cases, k=voc.k, max_tokens=voc.max_tokens)
+        for case in cases:
             if voc.control == "shuffled":
                 case.shown = [
                     controls.shuffled(case.question, row, self.seed) for row in case.shown
@@ -235,9 +230,30 @@ class _Run:
                     for row in case.shown
                 ]
 
-    def _foreign(self, case: Case) -> Case:
+    def _borrow(self, cases: Sequence[Case]) -> None:
+        """Show another question's explanations; where the engine refuses them, the next one's."""
+        left = list(cases)
+        while left:
+            donors = [
+                controls.donor(case.question, self.donors, self.seed, case.refused_donors)
+                for case in left
+            ]
+            writing = [self._foreign(case, other) for case, other in zip(left, donors, strict=True)]
+            refused = rationales.explained(
+                self.desk, writing, k=self.voc.k, max_tokens=self.voc.max_tokens
+            )
+            for case, other, written in zip(left, donors, writing, strict=True):
+                if case.question.id in refused:
+                    case.refused_donors[other.id] = refused[case.question.id]
+                    continue
+                case.draws = dict(zip(case.explained, written.draws.values(), strict=True))
+                case.shown = [
+                    dict(zip(case.explained, row.values(), strict=True)) for row in written.shown
+                ]
+            left = [case for case in left if case.question.id in refused]
+
+    def _foreign(self, case: Case, other: Question) -> Case:
         """The other question, asked on this question's account."""
-        other = controls.donor(case.question, self.donors, self.seed)
         found = self._case(replace(other, id=case.question.id))
         found.shots = case.shots
         places = [case.question.choices.index(choice) for choice in case.explained]
@@ -297,6 +313,7 @@ class _Run:
             "contested": case.contested if voc.top2 else (),
             "shots": case.examples,
             "refused_examples": case.refused_examples,
+            "refused_donors": case.refused_donors,
             "against": case.against,
         }  # fmt: skip
         return trace | {key: value for key, value in extras.items() if value}
