@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from medexpert.prompt.asking import in_batches, versioned
 from medexpert.prompt.cot import reasoned
 from medexpert.prompt.ledger import Asked, Ledger, without_refused
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.reasoning import ANSWER, REASON, Said, check_counts, request, worked
 from medexpert.prompt.shots import Shots, check_refused, too_few
 from medexpert.prompt.vote import Sample, elected, vote
@@ -63,6 +64,11 @@ class Medprompt:
     def seeded(self) -> bool:
         """Orders are drawn."""
         return True
+
+    @property
+    def needs(self) -> Needs:
+        """Solved examples to reason on."""
+        return Needs(examples=self.shots)
 
     @property
     def version(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from medexpert.prompt.asking import QuestionRefused
 from medexpert.prompt.choices import naming
+from medexpert.prompt.needs import no_lender
 from medexpert.records import Question, UserError, digest
 
 DONORS = 4
@@ -53,11 +54,7 @@ def donor(
         many = "the only one is" if len(refused) == 1 else f"all {len(refused)} tried are"
         told = f"it borrows another question's explanations, and {many} refused ({name}: {why})"
         raise QuestionRefused(UserError(told), question.id)
-    raise UserError(
-        "no other question with the same labels whose explanations could be shown",
-        where=f"question {question.id}",
-        allowed="a task with solved examples, or more than one question",
-    )
+    raise no_lender(question)
 
 
 def shuffled(question: Question, shown: Mapping[str, str], seed: int) -> dict[str, str]:

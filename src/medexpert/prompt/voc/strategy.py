@@ -21,6 +21,7 @@ from medexpert.prompt.asking import (
 )
 from medexpert.prompt.choices import naming
 from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.needs import Needs, no_context
 from medexpert.prompt.shots import check_shots
 from medexpert.prompt.template import ChatFormat
 from medexpert.prompt.voc import controls, rationales, verdict
@@ -112,6 +113,14 @@ class Voc:
         return self.k > 1 or self.shots > 0 or self.control in ("foreign", "shuffled")
 
     @property
+    def needs(self) -> Needs:
+        """Worked items; what a control or `pmi` takes away, or puts in its place."""
+        return Needs(
+            examples=self.shots, alike=True, context=self.pmi or self.control == "no-context",
+            lender=self.borrows,
+        )  # fmt: skip
+
+    @property
     def borrows(self) -> bool:
         """Whether an answer may depend on other questions that are asked (`lenders`)."""
         return self.control == "foreign"
@@ -192,11 +201,7 @@ class _Run:
         named = naming(question)
         shown = evidence(question, self.protocol)
         if not shown and (self.blind or self.voc.pmi):
-            raise UserError(
-                f"{self.voc.name} leaves the context out, and there is none",
-                where=f"question {question.id}",
-                allowed="a task whose questions have a context, under a protocol that shows it",
-            )
+            raise no_context(self.voc.name, question)
         return Case(question, named, shown, question.choices, question.choices)
 
     def _direct(self, cases: Sequence[Case]) -> None:
