@@ -161,9 +161,16 @@ def results_table() -> str:
             f"| {path.parts[-5]} | {path.parts[-3]} "
             f"| {r['task']}, {r['protocol']}, {r['strategy']} | {r['n']} "
             f"| {100 * r['accuracy']:.1f} ({low:.1f} to {high:.1f}) "
-            f"| {macro} | {r['unparsed']} |"
+            f"| {macro} | {_lost([r])} |"
         )
     return "\n".join(rows) if files else "No results are committed yet."
+
+
+def _lost(results: list[dict[str, Any]]) -> str:
+    """Answers unparsed, and questions refused where any are (not told before 0.5.0)."""
+    refused = sum(r.get("refused") or 0 for r in results)
+    unparsed = str(sum(r["unparsed"] for r in results))
+    return f"{unparsed}, {refused} refused" if refused else unparsed
 
 
 def grid_table() -> str:
@@ -212,7 +219,7 @@ def _grid_row(name: str, results: list[dict[str, Any]], against: dict[str, Any] 
     return (
         f"| `{name}` | {len(results)} | {n} | {100 * right / n:.1f} "
         f"({100 * interval.low:.1f} to {100 * interval.high:.1f}) "
-        f"| {sum(r['unparsed'] for r in results)} | {told} "
+        f"| {_lost(results)} | {told} "
         f"| {read:.0f}, {written:.0f}; {seconds:.2f} |"
     )
 

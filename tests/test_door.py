@@ -94,6 +94,21 @@ def test_ask_knows_its_strategies_before_a_model_is_opened(capsys: Any) -> None:
     assert line.startswith("medexpert: --strategy: unknown strategy 'vok'")
 
 
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        ("medprompt", "medprompt shows other questions, and a question asked by itself has none"),
+        ("voc-foreign", "voc-foreign shows other questions"),
+        ("cot:shots=1", "cot:shots=1 shows other questions"),
+        ("voc:pmi=true", "voc:pmi=true leaves the context out, and there is none"),
+    ],
+)
+def test_ask_knows_what_its_strategies_need_before_a_model_is_opened(
+    capsys: Any, strategy: str, told: str
+) -> None:
+    assert told in error_of(capsys, "ask", "Why?", "--strategy", strategy, "--model", "nowhere")
+
+
 def test_run_refuses_an_unknown_strategy_before_any_work(capsys: Any, tmp_path: Path) -> None:
     line = error_of(
         capsys, "run", str(ROOT / "recipes" / "demo"), "--set", f"output={tmp_path}/r",

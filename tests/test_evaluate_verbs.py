@@ -72,6 +72,23 @@ def test_cheap_mistakes_come_before_the_model(tmp_path: Path, capsys: Any) -> No
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("verb", [["evaluate"], ["probe", "choices"]])
+def test_what_a_strategy_needs_is_told_before_the_model(
+    tmp_path: Path, capsys: Any, verb: list[str]
+) -> None:
+    task = f"file:{rows(tmp_path / 'own.jsonl')}"
+    start = [*verb, "--model", "/no/such/model", "--out", str(tmp_path / "out"), "--task", task]
+    for strategy, told in (
+        ("direct:shots=3", "3 solved examples are to be shown and 0 can be"),
+        ("medprompt", "5 solved examples are to be shown and 0 can be"),
+        ("voc-no-context", "voc-no-context leaves the context out, and there is none"),
+        ("voc:pmi=true", "voc:pmi=true leaves the context out, and there is none"),
+    ):
+        assert main([*start, "--strategy", strategy]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_choices_in_other_orders_and_under_other_names(
     base_model: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import ScriptedEngine
 
 ABSTRACT = "Abstract: Half of 90 adults walked.\nWalkers improved.\n"
@@ -20,6 +22,8 @@ MAYBE = (
     " (the evidence does not support a definite yes or no, or supports both under different"
     " conditions)"
 )
+WHY = "A reason with more than eight words, for any choice."
+FILTERED = "the endpoint refuses the request (400): content_filter"
 ORDERS = (("yes", "no", "maybe"), ("no", "maybe", "yes"), ("maybe", "yes", "no"))
 
 
@@ -93,3 +97,19 @@ def scripted(
 ) -> ScriptedEngine:
     """Answers exactly these prompts and no other."""
     return ScriptedEngine({**SAID, **(said or {})}, {**SCORES, **(scores or {})})
+
+
+class Refusing(ScriptedEngine):
+    """Writes one text to every prompt but those that `refuses` says yes to."""
+
+    def __init__(self, refuses: Callable[[str], bool]) -> None:
+        super().__init__(lambda p: WHY, lambda p, cs: [-1.0, -2.0, -3.0][: len(cs)])
+        self.refuses = refuses
+        self.refused: list[str] = []
+
+    def complete(self, prompts: Sequence[str], **settings: Any) -> Any:
+        for index, prompt in enumerate(prompts):
+            if self.refuses(prompt):
+                self.refused.append(prompt)
+                raise PromptError(FILTERED, index=index, where=f"prompt {index + 1}")
+        return super().complete(prompts, **settings)

@@ -89,6 +89,7 @@ def evaluate_model(
     cells = grid.plan(chosen, strategies, seeds, settings, flat=flat)
     if flat:
         grid.refuse_other(cells[0], settings)
+    grid.tell_faults(cells, say)
     engine, weights = opening.open(say)
     model = (opening.dtype, weights)
     if flat:
@@ -138,6 +139,7 @@ def measure_sensitivity(
             varied = sensitivity.varied_task(plain, variant, orders)
             (cell,) = grid.plan([varied], [strategy], [seed], settings, flat=True)
             cells[variant] = grid.moved(cell, settings.out / variant.name)
+    grid.tell_faults(list(cells.values()), say)
     engine, weights = opening.open(say)
     rows = {}
     for variant, cell in cells.items():

@@ -78,7 +78,7 @@ def ask_model(
     """Answer one question; the text to print, with the reasons for and against each choice, or
     what a strategy that explains no choice (cot) wrote."""
     from medexpert.prompt import strategies
-    from medexpert.prompt.ask import ask
+    from medexpert.prompt.ask import ask, check
 
     names = tuple(part.strip() for part in choices.split(",") if part.strip())
     if len(names) < 2 or len(set(names)) < len(names):
@@ -89,6 +89,7 @@ def ask_model(
         raise UserError("the question is empty", where="ask")
     strategies.get(strategy, where="--strategy")
     passage = read_context(context)
+    check(question, context=passage, choices=names, strategy=strategy)
     engine, _ = open_engine(
         model, dtype=dtype, batch_tokens=4096, say=say, base_url=base_url, options=options
     )

@@ -47,20 +47,20 @@ def test_what_is_not_known_is_not_zero() -> None:
     (row,) = cost_rows([{"n": 2, "accuracy": 0.5, "strategy": "direct"}])
     assert (row.calls, row.decoded_tokens, row.seconds, row.money) == (None, None, None, None)
     assert cost_table([row]).splitlines()[2] == (
-        "|  |  | direct | 2 | 50.0 | - | - | - | - | - | - | - |"
+        "|  |  | direct | - | 2 | 50.0 | - | - | - | - | - | - | - |"
     )
     with pytest.raises(UserError, match="direct: a result without questions"):
         cost_rows([{"n": 0, "accuracy": 0.0, "strategy": "direct"}])
 
 
 def test_table() -> None:
-    lines = cost_table(cost_rows([result("direct", 0), result("voc", usage={**USAGE, "cost": 1})]))
-    header, marks, direct, voc = lines.splitlines()
-    assert header.startswith("| model | task | strategy | n | accuracy | 95 % interval | calls |")
+    results = [result("direct", 0, seed=7), result("voc", usage={**USAGE, "cost": 1})]
+    header, marks, direct, voc = cost_table(cost_rows(results)).splitlines()
+    assert header.startswith("| model | task | strategy | seed | n | accuracy | 95 % interval |")
     assert header.count("|") == marks.count("|") == direct.count("|")
     assert direct == (
-        "| m | pubmedqa (reasoning-required) | direct | 10 | 60.0 | 31.0 to 83.0 | 3.0 | 400 | 150 "
-        "| 0 | 2.50 | - |"
+        "| m | pubmedqa (reasoning-required) | direct | 7 | 10 | 60.0 | 31.0 to 83.0 | 3.0 | 400 "
+        "| 150 | 0 | 2.50 | - |"
     )
     assert voc.endswith("| 128 | 2.50 | 0.10000 |")
 
@@ -84,6 +84,26 @@ def test_matched_cost_takes_what_spends_most_within_the_budget_not_what_is_best(
     assert [row.strategy for row in matched(rows, 0)] == ["direct", "direct"]
     with pytest.raises(UserError, match="budget -1"):
         matched(rows, -1)
+
+
+def test_matched_cost_keeps_the_seeds_of_a_strategy_together() -> None:
+    def runs(strategy: str, generated: tuple[int, ...], first: int = 0) -> list[dict[str, Any]]:
+        return [result(strategy, g, seed=s) for s, g in enumerate(generated, first)]
+
+    rows = cost_rows(
+        [
+            *runs("self_consistency:k=3", (4000, 4100, 4200)),
+            *runs("self_consistency:k=5", (7300, 7000, 6900)),  # seed 0 alone goes over 720
+            *runs("medprompt", (7100, 7400), 1),
+            *runs("direct", (0,)),
+        ]
+    )
+    found = [(row.strategy, row.seed) for row in matched(rows, 720)]
+    assert found == [("self_consistency:k=5", seed) for seed in range(3)] + [("direct", 0)]
+    found = [(row.strategy, row.seed) for row in matched(rows, 700)]
+    assert found == [("self_consistency:k=3", seed) for seed in range(3)] + [("direct", 0)]
+    with pytest.raises(UserError, match=r"voc with seed 3 is there twice \(m, pubmedqa\)"):
+        matched(cost_rows([*runs("voc", (100,), 3), *runs("voc", (90,), 3)]), 720)
 
 
 def test_the_committed_results_have_rows() -> None:

@@ -12,6 +12,7 @@ from medexpert import manifest
 from medexpert.evaluate import grid, groups
 from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.seeds import correctness
+from medexpert.prompt.needs import Needs
 from medexpert.records import UserError
 
 MODEL = ("float32", "weights")
@@ -95,6 +96,25 @@ def test_a_failed_cell_is_told_and_the_others_go_on(
     assert sum("complete, nothing to do" in line for line in lines) == 2
     assert any("3 of 10 questions answered already" in line for line in lines)
     assert not (cells[0].folder / "error.txt").exists()
+
+
+def test_what_cannot_be_asked_is_told_before_a_model_and_the_rest_goes_on(
+    strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    strategies["voc"].needs = Needs(examples=2)
+    chosen = settings(tmp_path)
+    cells = grid.plan([fakes.task(10)], ["direct", "voc"], [0, 1], chosen)
+    lines: list[str] = []
+    grid.tell_faults(cells, lines.append)
+    (line,) = lines  # once, whatever the seeds
+    assert line.startswith("toy voc cannot be asked: question q000: 2 solved examples are to be")
+    engine: Any = fakes.engine()
+    outcomes = grid.evaluate_cells(engine, cells, chosen, model=MODEL, say=lines.append)
+    assert [bool(o.result) for o in outcomes] == [True, True, False, False]
+    assert "2 solved examples are to be shown and 0 can be" in outcomes[2].error
+    assert not strategies["voc"].asked
+    with pytest.raises(UserError, match="2 solved examples are to be shown and 0 can be"):
+        grid.tell_faults(cells[2:], lines.append)
 
 
 def test_interruption_ends_the_grid_and_the_bill_goes_on(

@@ -165,6 +165,23 @@ def test_a_model_that_wrote_nothing_is_read_by_every_rule() -> None:
     assert said(Prediction("1", "yes", "yes", {"yes": 1.0}, {})) is None
 
 
+def test_a_refused_question_is_wrong_by_every_rule_and_hides_none() -> None:
+    lost = item("3", "yes", None, refused=True)
+    scored = [item("1", "yes", None, (-1.0, -2.0, -3.0)), item("2", "no", None, (-1.0, -2.0, -3.0))]
+    rows = {row.harness: row for row in table([*scored, lost])}
+    assert (rows["lm-eval"].n, rows["lm-eval"].read) == (3, 2)
+    assert rows["lm-eval"].accuracy == pytest.approx(1 / 3)
+    assert rows["HELM"].accuracy is None  # still no text to read
+    # Beside an answer that says nothing, which rules read, one that was refused is not read: not
+    # even as MIRAGE's "A", which would be right here.
+    rows = {row.harness: row for row in table([item("1", "yes", ""), lost])}
+    assert (rows["MIRAGE"].accuracy, rows["MIRAGE"].made_up) == (0.5, 1)
+    assert (rows["HuatuoGPT-o1"].read, rows["HuatuoGPT-o1"].made_up) == (0, 1)
+    assert all(rows[name].accuracy == 0 for name in ("medexpert", "HELM", "Meditron"))
+    # The silent answer has no log-probs either: then lm-eval's rule really lacks them.
+    assert rows["lm-eval"].accuracy is None
+
+
 def test_letters_are_scored_as_letters() -> None:
     choices = ("5 %", "10 %", "5 % [C]")
     one = Answered("1", choices, "5 % [C]", "5 % [C]", "C", (-3.0, -2.0, -1.0))

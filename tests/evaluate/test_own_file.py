@@ -106,6 +106,24 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         assert reason in told
 
 
+def test_an_id_given_twice_is_told_beside_other_faults(tmp_path: Path) -> None:
+    """Also where a line that has the id is at fault itself, the first or the second."""
+    name = write(
+        tmp_path / "bad.jsonl", ROW | {"answer": 9}, ROW, ROW | {"id": "b", "context": "Text."},
+        ROW | {"id": "b", "lang": "fr"}, ROW | {"id": 0}, ROW | {"id": "0"},
+    )  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        task_named(name)
+    told = str(caught.value)
+    assert "6 faults in this file" in told
+    for line, reason in (
+        (1, "'answer' is 9"), (2, "id 'a' stands in line 1 already"),
+        (3, "'context' stands in 1 of 6"), (4, "'lang' is 'fr'"),
+        (4, "id 'b' stands in line 3 already"), (6, "id '0' stands in line 5 already"),
+    ):  # fmt: skip
+        assert f"bad.jsonl:{line}: {reason}" in told
+
+
 def test_many_faults_are_counted(tmp_path: Path) -> None:
     name = write(tmp_path / "bad.jsonl", *["{"] * 50)
     with pytest.raises(UserError, match="30 more faults"):

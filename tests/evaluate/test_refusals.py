@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import voc_prompts
 from medexpert import manifest
 from medexpert.engines.base import PromptError
 from medexpert.engines.scripted import ScriptedEngine
@@ -18,6 +20,7 @@ from medexpert.evaluate.resume import read_predictions
 from medexpert.evaluate.while_training import dev_meter
 from medexpert.prompt.asking import QuestionRefused
 from medexpert.prompt.direct import Direct
+from medexpert.prompt.voc import Voc
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 
 Evaluate = Callable[..., dict[str, Any]]
@@ -139,7 +142,7 @@ def test_the_tables_show_them(direct: Evaluate, fakes: SimpleNamespace, tmp_path
     assert summary["cells"][0]["result"]["refused"] == 2
 
 
-def test_a_refused_solved_example_is_no_question_and_stops_the_run() -> None:
+def test_a_refusal_that_names_no_question_stops_the_run() -> None:
     def ask(questions: Sequence[Question]) -> Iterator[Prediction]:
         yield Prediction(questions[0].id, "yes", "yes")
         raise QuestionRefused(UserError(WHY), "an example")
@@ -147,6 +150,29 @@ def test_a_refused_solved_example_is_no_question_and_stops_the_run() -> None:
     asked = [Question(name, "?", ("yes", "no"), "yes") for name in ("1", "2")]
     with pytest.raises(UserError, match="question an example: the endpoint refuses"):
         list(answers(ask, asked))
+
+
+def test_a_refused_solved_example_is_counted_and_told_once(
+    evaluate: Evaluate, strategies: dict[str, Any], fakes: SimpleNamespace, tmp_path: Path
+) -> None:
+    strategies["voc"] = Voc(shots=1, batch=2)
+    solved = [replace(q, id=f"e{k}") for k, q in enumerate(fakes.questions(5, " too"))]
+    task = replace(fakes.task(6), examples=lambda root: solved)
+    first = evaluate(tmp_path / "whole", task=task, strategy="voc", engine=voc_prompts.Refusing(
+        lambda prompt: False
+    ))  # fmt: skip
+    assert "refused_examples" not in first
+    (shown,) = read_predictions(tmp_path / "whole")[0].trace["shots"]
+    asked = f"Question: {next(q.question for q in solved if q.id == shown)}"
+    engine = voc_prompts.Refusing(lambda prompt: asked in prompt)
+    lines: list[str] = []
+    result = evaluate(
+        tmp_path / "e", task=task, strategy="voc", engine=engine, progress=lines.append
+    )
+    assert (result["n"], result["refused"], result["refused_examples"]) == (6, 0, 1)
+    told = [line for line in lines if f"solved example {shown} is refused and passed over" in line]
+    assert len(told) == 1
+    assert voc_prompts.FILTERED in told[0]
 
 
 def test_weights_are_fitted_on_what_was_answered() -> None:

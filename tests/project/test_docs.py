@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import json
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +102,31 @@ def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, command
     for word, child in getattr(command, "commands", {}).items():
         yield from verbs(child, f"{name} {word}")
+
+
+def test_tables_of_results_tell_refused_questions_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("COLUMNS", "TERMINAL_WIDTH", "NO_COLOR"):  # the script sets them
+        monkeypatch.setenv(name, "")
+    script = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    made = script["results_table"].__globals__
+    made["ROOT"] = tmp_path
+    result: dict[str, Any] = {
+        "task": "pubmedqa", "protocol": "question-only", "strategy": "direct", "n": 10,
+        "accuracy": 0.5, "accuracy_interval": {"low": 0.2, "high": 0.8}, "macro_f1": 0.4,
+        "choices": ["yes", "no"], "unparsed": 1, "seconds": 1.0,
+        "usage": {"questions": 10, "prompt_tokens": 10, "generated_tokens": 0},
+    }  # fmt: skip
+    for number, refused in enumerate((None, 0, 2)):
+        one = result | ({} if refused is None else {"refused": refused})
+        folder = tmp_path / "results" / f"run-{number}"
+        (folder / "evaluate" / "base" / "direct").mkdir(parents=True)
+        (folder / "evaluate" / "base" / "direct" / "result.json").write_text(json.dumps(one))
+        (folder / "grid").mkdir()
+        grid = {"cells": [{"strategy": "direct", "result": one}] * 2, "against": []}
+        (folder / "grid" / "summary.json").write_text(json.dumps(grid))
+    rows = script["results_table"]().splitlines()[2:]
+    assert [row.split(" | ")[-1] for row in rows] == ["1 |", "1 |", "1, 2 refused |"]
+    rows = script["grid_table"]().splitlines()[2:]
+    assert [row.split(" | ")[5] for row in rows] == ["2", "2", "2, 4 refused"]

@@ -107,6 +107,35 @@ def test_an_example_that_the_engine_refuses_is_passed_over(walking: Question) ->
         "e1": "refused", "e2": "wrong", "e3": "kept", "e4": "kept",
     }  # fmt: skip
     assert found.trace["shots"] == ["e4", "e3"]
+    assert found.trace["refused_examples"] == {"e1": "refused (400)"}
+
+
+def test_a_broken_answer_to_an_example_is_no_refusal(walking: Question) -> None:
+    once = iter([True])
+
+    class Slips(ScriptedEngine):
+        def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
+            if next(once, False):
+                raise PromptError("no text", index=0)
+            return super().complete(prompts, **settings)
+
+    def say(prompt: str) -> str:
+        return says_yes(prompt) if "Walkers" not in prompt else ""
+
+    options = {"shots": 2, "orders": 1, "tries": 5}
+    whole = ask(walking, ScriptedEngine(say), **options)
+    found = ask(walking, Slips(say), **options)
+    assert found == whole
+    assert "refused_examples" not in found.trace
+
+
+def test_where_all_examples_are_refused_the_run_ends_with_a_line(walking: Question) -> None:
+    class Refusing(ScriptedEngine):
+        def complete(self, prompts, **settings):  # type: ignore[no-untyped-def]
+            raise PromptError("refused (400)", index=0)
+
+    with pytest.raises(UserError, match=r"no solved example can be shown: all 5 asked .*\(400\)"):
+        ask(walking, Refusing(), shots=2, tries=5)
 
 
 def test_letters_follow_the_order_shown(walking: Question) -> None:

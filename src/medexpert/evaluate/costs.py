@@ -3,7 +3,8 @@
 Everything is a mean over the questions. `prompt_tokens` is what the prompts hold, as if nothing
 were shared; `prefilled_tokens` what the engine really encoded of it (its usage); `decoded_tokens`
 what was generated. `seconds` is wall time on the machine of that result, so it compares only with
-results of the same machine. What a result does not tell is None, never 0.
+results of the same machine. What a result does not tell is None, never 0. Seeds stay apart: one row
+each, and a strategy's cost is the mean over its seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any
 from medexpert.records import UserError
 
 COLUMNS = (
-    "model", "task", "strategy", "n", "accuracy", "95 % interval", "calls", "prompt tokens",
-    "prefilled tokens", "decoded tokens", "seconds", "money",
+    "model", "task", "strategy", "seed", "n", "accuracy", "95 % interval", "calls",
+    "prompt tokens", "prefilled tokens", "decoded tokens", "seconds", "money",
 )  # fmt: skip
 _NUMBERS_FROM = 3
 
@@ -31,6 +32,7 @@ class Row:
     split: str
     protocol: str
     strategy: str
+    seed: int | None
     n: int
     accuracy: float
     low: float
@@ -49,7 +51,7 @@ class Row:
 
     @property
     def asked(self) -> tuple[str, str, str, str, int]:
-        """What has to be equal for two rows to be compared."""
+        """What has to be equal for two rows to be compared; their seeds may differ."""
         return (self.model, self.task, self.split, self.protocol, self.n)
 
 
@@ -83,6 +85,7 @@ def _row(result: Mapping[str, Any]) -> Row:
         split=str(result.get("split", "")),
         protocol=str(result.get("protocol", "")),
         strategy=str(result.get("strategy", "")),
+        seed=result.get("seed"),
         n=n,
         accuracy=float(result["accuracy"]),
         low=float(interval.get("low", math.nan)),
@@ -104,24 +107,36 @@ def _mean(total: Any, n: int, other: float | None) -> float | None:
 def matched(rows: Sequence[Row], budget: float) -> list[Row]:
     """What each strategy makes of `budget` decoded tokens a question, model and task by task.
 
-    Of every strategy, whatever its options, the row that spends most without going over: chosen by
-    its cost, never by its accuracy, so that nothing is picked on the test items. Rows that do not
-    tell their decoded tokens are left out. Raises UserError for a budget below 0.
+    Of every strategy the options that spend most without going over, and all their seeds: chosen by
+    the mean cost of the seeds, never by accuracy, so that nothing is picked on the test items and
+    no seed instead of another. Rows that do not tell their decoded tokens are left out. Raises
+    UserError for a budget below 0, and for two rows of one strategy and seed.
     """
     if not budget >= 0:
         raise UserError(f"budget {budget}", where="matched", allowed="0 or more tokens a question")
-    best: dict[tuple[Any, ...], Row] = {}
+    systems: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if row.decoded_tokens is None or row.decoded_tokens > budget:
-            continue
-        key = (*row.asked, row.family)
-        if key not in best or _spent(row) > _spent(best[key]):
-            best[key] = row
-    return [row for row in rows if best.get((*row.asked, row.family)) is row]
+        if row.decoded_tokens is not None:
+            seeds = systems.setdefault((*row.asked, row.strategy), [])
+            if any(row.seed == other.seed for other in seeds):
+                raise UserError(
+                    f"{row.strategy} with seed {row.seed} is there twice ({row.model}, {row.task})",
+                    where="matched", allowed="one result of a strategy and seed",
+                )  # fmt: skip
+            seeds.append(row)
+    best: dict[tuple[Any, ...], list[Row]] = {}
+    for seeds in systems.values():
+        key = (*seeds[0].asked, seeds[0].family)
+        if _spent(seeds)[0] <= budget and (key not in best or _spent(seeds) > _spent(best[key])):
+            best[key] = seeds
+    chosen = {id(row) for seeds in best.values() for row in seeds}
+    return [row for row in rows if id(row) in chosen]
 
 
-def _spent(row: Row) -> tuple[float, float]:
-    return (row.decoded_tokens or 0.0, row.prompt_tokens or 0.0)
+def _spent(seeds: Sequence[Row]) -> tuple[float, float]:
+    """Decoded and prompt tokens a question, the mean over a strategy's seeds."""
+    decoded = sum(row.decoded_tokens or 0.0 for row in seeds) / len(seeds)
+    return decoded, sum(row.prompt_tokens or 0.0 for row in seeds) / len(seeds)
 
 
 def cost_table(rows: Sequence[Row]) -> str:
@@ -137,6 +152,7 @@ def cells(row: Row) -> list[str]:
         row.model,
         f"{row.task} ({row.protocol})" if row.protocol else row.task,
         row.strategy,
+        "-" if row.seed is None else str(row.seed),
         f"{row.n:,}",
         f"{100 * row.accuracy:.1f}",
         "-" if math.isnan(row.low) else f"{100 * row.low:.1f} to {100 * row.high:.1f}",

@@ -19,12 +19,12 @@ from medexpert.evaluate.against import Against
 from medexpert.evaluate.folders import folder_of
 from medexpert.evaluate.groups import group_score
 from medexpert.evaluate.resume import read_predictions
-from medexpert.evaluate.run import inputs_digest
-from medexpert.evaluate.sampling import of_limit
+from medexpert.evaluate.sampling import of_limit, sample
 from medexpert.evaluate.tables import markdown_table, plain_table
 from medexpert.evaluate.tasks import GROUPS, Task
 from medexpert.prompt import strategies
-from medexpert.records import UserError, digest
+from medexpert.prompt.needs import check_needs
+from medexpert.records import Question, UserError, digest
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -55,7 +55,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation of the grid; `made_from` is its key but for the model."""
+    """One evaluation of the grid; `made_from` is its key but for the model, `fault` why it cannot
+    be asked of any."""
 
     task: Task
     protocol: str
@@ -63,6 +64,7 @@ class Cell:
     seed: int
     folder: Path
     made_from: tuple[Any, ...]
+    fault: UserError | None = None
 
     @property
     def name(self) -> str:
@@ -94,7 +96,8 @@ def plan(
 
     A strategy that no seed changes is asked with the first seed alone. Reads every task's
     questions. Raises UserError for an unknown strategy, option, protocol or split, data that is
-    not there, and names given twice: all before any model is opened.
+    not there, and names given twice: all before any model is opened. A cell whose strategy needs
+    what its task has not (solved examples, a context) has a `fault`, see :func:`tell_faults`.
     """
     for what, given in (("strategy", names), ("seed", seed_list)):
         if not given or len(set(given)) < len(given):
@@ -105,8 +108,12 @@ def plan(
     for task in tasks:
         protocol = settings.protocol or task.protocols[0]
         task.check_protocol(protocol)
-        inputs = inputs_digest(task, settings.data, settings.split)
+        asked, solved = run.inputs(task, settings.data, settings.split)
+        inputs = run.digest_of(asked, solved)
+        asked = sample(asked, settings.limit)
+        solved = run.not_asked(solved, asked)
         for name in names:
+            fault = _fault(made[name], asked, protocol, solved)
             for seed in seed_list if made[name].seeded else seed_list[:1]:
                 place = Path(folder_of(task.name), folder_of(name), f"seed-{seed}")
                 made_from = (
@@ -114,8 +121,30 @@ def plan(
                     of_limit(settings.limit), seed, settings.split,
                 )  # fmt: skip
                 folder = settings.out if flat else settings.out / place
-                cells.append(Cell(task, protocol, name, seed, folder, made_from))
+                cells.append(Cell(task, protocol, name, seed, folder, made_from, fault))
     return cells
+
+
+def _fault(
+    strategy: Any, questions: Sequence[Question], protocol: str, examples: Sequence[Question]
+) -> UserError | None:
+    try:
+        check_needs(strategy, questions, protocol=protocol, examples=examples)
+    except UserError as error:
+        return error
+    return None
+
+
+def tell_faults(cells: Sequence[Cell], say: Say) -> None:
+    """Say which cells no model can be asked; they fail when their turn comes, the others go on.
+
+    Raises UserError where there is no other.
+    """
+    faults = {(cell.task.name, cell.strategy): cell.fault for cell in cells if cell.fault}
+    if faults and all(cell.fault for cell in cells):
+        raise next(fault for fault in faults.values() if fault)
+    for (task, strategy), fault in faults.items():
+        say(f"{task} {strategy} cannot be asked: {fault}")
 
 
 def moved(cell: Cell, folder: Path) -> Cell:
@@ -171,7 +200,12 @@ def run_cell(
     engine: Engine, cell: Cell, settings: Settings, *, model: Sequence[str], say: Say,
     start_over: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """One cell; returns its result.json. `start_over`: as in `run.evaluate`."""
+    """One cell; returns its result.json. `start_over`: as in `run.evaluate`.
+
+    Raises UserError also for the cell's `fault`.
+    """
+    if cell.fault is not None:
+        raise cell.fault
     return run.evaluate(
         engine, cell.task, data=settings.data, strategy=cell.strategy, protocol=cell.protocol,
         out=cell.folder, key=cell.key(model), progress=say, limit=settings.limit, seed=cell.seed,

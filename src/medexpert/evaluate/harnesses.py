@@ -24,6 +24,7 @@ from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 MUST_AGREE = ("task", "task_version", "protocol", "strategy", "strategy_version", "model")
 HELM_ROWS = 1000
 """HELM tags every PQA-L row as test, so half of its items are those others train on."""
+_UNREAD = Read("", "unread")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Answered:
     """What a model said to one question. `logprobs` [K] of the choices, empty = none were scored.
 
     `text` is None where the model wrote none; "" is an answer that says nothing. `test` = one of
-    the official test items. `parsed` is our own reading, a choice or NO_ANSWER.
+    the official test items. `parsed` is our own reading, a choice or NO_ANSWER. `refused`: the
+    engine gave no answer at all, so that no rule has anything to read: wrong by each of them.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Answered:
     text: str | None = None
     logprobs: tuple[float, ...] = ()
     test: bool = True
+    refused: bool = False
 
     @property
     def said(self) -> str:
@@ -121,17 +124,23 @@ def _ours(items: Sequence[Answered]) -> Row:
 
 def _lm_eval(items: Sequence[Answered]) -> Row:
     scored = [item for item in items if item.logprobs]
-    if len(scored) < len(items):
+    if not scored or not all(item.logprobs or item.refused for item in items):
         return Row("lm-eval", len(items), len(scored), 0, None, note="needs label log-probs")
     right = sum(
-        item.choices[rules.lm_eval(item.logprobs)] == item.answer for item in items
+        item.choices[rules.lm_eval(item.logprobs)] == item.answer for item in scored
     )  # by text: equal texts were told apart when the question was read
     note = "argmax of the labels' log-probs, no text read"
-    return Row("lm-eval", len(items), len(items), 0, right / len(items), note=note)
+    return Row("lm-eval", len(items), len(scored), 0, right / len(items), note=note)
+
+
+def _read(items: Sequence[Answered], rule: Callable[[Answered], Read]) -> list[Read]:
+    """What a rule makes of every answer: nothing of a question that was refused, not even a guess
+    or a default."""
+    return [_UNREAD if item.refused else rule(item) for item in items]
 
 
 def _helm(items: Sequence[Answered]) -> Row:
-    found = [rules.helm(item.said, len(item.choices)) for item in items]
+    found = _read(items, lambda item: rules.helm(item.said, len(item.choices)))
     note = "exact match of the letter"
     if items[0].worded:
         note += f"; of PubMedQA it counts all {HELM_ROWS:,} rows, here {len(items)} items"
@@ -139,9 +148,9 @@ def _helm(items: Sequence[Answered]) -> Row:
 
 
 def _meditron(items: Sequence[Answered], *, reasoned: bool) -> Row:
-    found = [
-        rules.meditron(item.said, letters=not item.worded, reasoned=reasoned) for item in items
-    ]
+    found = _read(
+        items, lambda one: rules.meditron(one.said, letters=not one.worded, reasoned=reasoned)
+    )
     truth = [(item.answer if item.worded else item.gold).lower() for item in items]
     given = [read.label for read in found]
     name = "Meditron, reasoned" if reasoned else "Meditron"
@@ -164,7 +173,10 @@ def weighted_f1(truth: Sequence[str], given: Sequence[str]) -> float:
 
 
 def _huatuo(items: Sequence[Answered]) -> Row:
-    pairs = [rules.huatuo(item.said, item.options) for item in items]
+    pairs = [
+        (_UNREAD, _UNREAD) if item.refused else rules.huatuo(item.said, item.options)
+        for item in items
+    ]
     rows = [
         _row("HuatuoGPT-o1", items, [pair[side] for pair in pairs], note=note)
         for side, note in ((0, "the first match scored better"), (1, "the last match scored best"))
@@ -175,7 +187,7 @@ def _huatuo(items: Sequence[Answered]) -> Row:
 
 
 def _mirage(items: Sequence[Answered]) -> Row:
-    found = [rules.mirage(item.said) for item in items]
+    found = _read(items, lambda item: rules.mirage(item.said))
     return _row("MIRAGE", items, found, note='"A" where nothing is read')
 
 
@@ -264,6 +276,7 @@ def _answered(
             Answered(
                 prediction.id, question.choices, question.answer, prediction.choice,
                 said(prediction), label_logprobs(prediction, question.choices), test,
+                bool(prediction.refused),
             )
         )  # fmt: skip
     return items

@@ -6,6 +6,10 @@ recorded without a choice, with the reason in its trace (`Prediction.refused`), 
 asked without it. Where many in a row are refused, or all there are, no question is at fault but the
 engine or how it is set up: the run stops, and none of these is recorded, so that the same command
 asks them again.
+
+A solved example that is refused is no question: strategies pass it over, and its name and the
+reason stand in the traces of the answers that had to do without it. So it is with a question whose
+explanations another one was to borrow.
 """
 
 from __future__ import annotations
@@ -19,6 +23,11 @@ from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 IN_A_ROW = 8
 """Where one question in ten is refused, so many follow each other once in 10**8."""
 Ask = Callable[[Sequence[Question]], Iterator[Prediction]]
+PASSED_OVER = {
+    "refused_examples": "solved example",
+    "refused_donors": "question to borrow from",
+}
+"""Key of a trace that holds {id: why} -> what these ids are of."""
 
 
 def answers(
@@ -27,7 +36,7 @@ def answers(
     """One prediction a question, in order: what `ask` yields for it, or its refusal.
 
     `answered`: some other question of the run was. Raises UserError where IN_A_ROW questions that
-    follow each other are refused, or all, and QuestionRefused for a solved example: no question.
+    follow each other are refused, or all, and QuestionRefused where it names none of the questions.
     """
     left = deque(questions)
     alone: dict[str, Prediction] = {}  # of questions asked by themselves
@@ -82,6 +91,28 @@ def _too_many(row: Sequence[Prediction]) -> UserError:
         f"is recorded, and the same command asks them again (question {row[0].id}: "
         f"{row[0].refused})"
     )
+
+
+def lines(answer: Prediction, known: set[str]) -> Iterator[str]:
+    """What is told of an answer: its refusal, and what it had to do without, each once (`known`
+    grows by it)."""
+    if answer.refused:
+        yield f"question {answer.id} is refused: {answer.refused}"
+    for key, what in PASSED_OVER.items():
+        for name, why in answer.trace.get(key, {}).items():
+            line = f"{what} {name} is refused and passed over: {why}"
+            if line not in known:
+                known.add(line)
+                yield line
+
+
+def passed_over(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """How many different ones each key of PASSED_OVER holds; without those that hold none."""
+    found = {}
+    for key in PASSED_OVER:
+        if names := {name for p in predictions for name in p.trace.get(key, ())}:
+            found[key] = len(names)
+    return found
 
 
 def told(refused: int) -> str:

@@ -141,9 +141,13 @@ def _questions(
 
 def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Question]:
     """Solved questions that may be shown, without any that is asked: dev folds share items."""
+    return not_asked(task.examples(data) if task.examples else [], questions)
+
+
+def not_asked(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
+    """The examples that are none of the questions."""
     asked = {question.id for question in questions}
-    found = task.examples(data) if task.examples else []
-    return [question for question in found if question.id not in asked]
+    return [example for example in examples if example.id not in asked]
 
 
 def _lent(strategy: Any, questions: Sequence[Question]) -> dict[str, Any]:
@@ -151,13 +155,22 @@ def _lent(strategy: Any, questions: Sequence[Question]) -> dict[str, Any]:
     return {"lenders": questions} if getattr(strategy, "borrows", False) else {}
 
 
-def inputs_digest(task: Task, data: Path, split: str = "test") -> str:
-    """Digest of all that a task hands to a strategy: its questions and what may be shown of others.
+def inputs(task: Task, data: Path, split: str = "test") -> tuple[list[Question], list[Question]]:
+    """All that a task hands to a strategy: its questions, and solved ones that may be shown.
 
     Raises UserError when the split does not exist or the data cannot be read.
     """
-    asked = [asdict(question) for question in task.load(data, split)]
-    shown = [asdict(question) for question in task.examples(data)] if task.examples else []
+    return task.load(data, split), task.examples(data) if task.examples else []
+
+
+def inputs_digest(task: Task, data: Path, split: str = "test") -> str:
+    """Digest of :func:`inputs`, which see."""
+    return digest_of(*inputs(task, data, split))
+
+
+def digest_of(questions: Sequence[Question], examples: Sequence[Question]) -> str:
+    """Digest of a task's inputs."""
+    asked, shown = [asdict(q) for q in questions], [asdict(e) for e in examples]
     return digest([asked, shown] if shown else asked)
 
 
@@ -191,6 +204,7 @@ def _stream(
     those before it and the time up to the last of them.
     """
     written: list[Prediction] = []
+    known: set[str] = set()
     started = last = time.monotonic()
     told = started
     total, before = header["n"], header["n"] - len(questions)
@@ -216,8 +230,8 @@ def _stream(
                 meter.save()
                 told = now
             _check(answer, questions, len(written), header["strategy"])
-            if answer.refused:
-                progress(f"{title}: question {answer.id} is refused: {answer.refused}")
+            for line in refusals.lines(answer, known):
+                progress(f"{title}: {line}")
             handle.write((to_json(answer) + "\n").encode("utf-8"))
             handle.flush()
             written.append(answer)

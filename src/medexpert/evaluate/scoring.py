@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medexpert.evaluate import metrics, statistics
+from medexpert.evaluate import metrics, refusals, statistics
 from medexpert.evaluate.coverage import risk_coverage
 from medexpert.prompt.options import LETTERS
 from medexpert.records import NO_ANSWER, Prediction, Question
@@ -75,6 +75,7 @@ def score(
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(predictions),
         "refused": sum(bool(p.refused) for p in predictions),
+        **refusals.passed_over(predictions),
         **_read(predictions),
         "calibration": _calibration(predictions),
         "majority_baseline": metrics.majority_baseline(truth),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medexpert.prompt import strategies
 from medexpert.prompt.asking import VERDICTS, Strategy
+from medexpert.prompt.needs import Needs, check_needs
 from medexpert.prompt.voc import Voc
 from medexpert.records import Question, UserError, unknown_name
 
@@ -57,6 +58,27 @@ def ask(
         longest = max_tokens or chosen.max_tokens
         chosen = replace(chosen, contradictions=True, max_tokens=longest)
     return _answer(_asked(question, choices, context, lang), chosen, engine, seed)
+
+
+def check(
+    question: str, *, context: str, choices: Sequence[str], strategy: str, lang: str = ""
+) -> None:
+    """Raises the UserError that `ask` would for what no model can mend: a question or choices as
+    they must not be, an unknown strategy, one that needs more than a single question."""
+    chosen = strategies.get(strategy)
+    asked = _asked(question, choices, context, lang)
+    needs: Needs = getattr(chosen, "needs", Needs())
+    if needs.examples or needs.lender:
+        raise UserError(
+            f"{strategy} shows other questions, and a question asked by itself has none",
+            allowed="a strategy without worked examples, as voc, cot or direct",
+        )
+    if needs.context and not asked.contexts:
+        raise UserError(
+            f"{strategy} leaves the context out, and there is none",
+            allowed="a context to leave out",
+        )
+    check_needs(chosen, [asked], protocol=_protocol(asked))
 
 
 def verify(
@@ -115,9 +137,12 @@ def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Qu
     )
 
 
+def _protocol(asked: Question) -> str:
+    return "reasoning-required" if asked.contexts else "question-only"
+
+
 def _answer(asked: Question, strategy: Strategy, engine: Engine, seed: int) -> Answer:
-    protocol = "reasoning-required" if asked.contexts else "question-only"
-    (found,) = strategy.predict([asked], engine, protocol=protocol, seed=seed)
+    (found,) = strategy.predict([asked], engine, protocol=_protocol(asked), seed=seed)
     rationales = found.trace.get("rationales", {})
     return Answer(
         question=asked.question,

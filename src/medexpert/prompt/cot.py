@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import decided, in_batches, versioned
 from medexpert.prompt.ledger import Asked, Ledger
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.reasoning import (
     ANSWER,
     REASON,
@@ -59,6 +60,11 @@ class Cot:
     def seeded(self) -> bool:
         """The seed chooses the examples that are shown."""
         return self.shots > 0
+
+    @property
+    def needs(self) -> Needs:
+        """Solved examples, where it shows any."""
+        return Needs(examples=self.shots, reasoned=True)
 
     @property
     def version(self) -> str:
@@ -163,6 +169,11 @@ class Sampling:
     def seeded(self) -> bool:
         """Samples are drawn."""
         return True
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing beside the questions."""
+        return Needs()
 
 
 def drawn(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from medexpert.prompt.asking import TEMPLATES, Scored, decided, direct_prompt, in_batches, versioned
 from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.reasoning import check_counts
 from medexpert.prompt.shots import Shots, check_shots
 from medexpert.prompt.template import ChatFormat
@@ -40,6 +41,11 @@ class Direct:
     def seeded(self) -> bool:
         """The seed chooses the examples that are shown."""
         return self.shots > 0
+
+    @property
+    def needs(self) -> Needs:
+        """Solved examples, where it shows any."""
+        return Needs(examples=self.shots)
 
     @property
     def version(self) -> str:

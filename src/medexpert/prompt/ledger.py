@@ -7,9 +7,9 @@ shared; what an engine saved by sharing is in its `usage()`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from medexpert.prompt import asking
 from medexpert.prompt.asking import QuestionRefused, Scored
@@ -17,6 +17,8 @@ from medexpert.records import digest
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Completion, Engine
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,32 @@ def draw_seed(seed: int, draw: int) -> int:
     """The engine's seed for a draw: the seed itself for the first, a hash (28 bits) for the others,
     so that no draw of one run is a draw of the run with the next seed."""
     return int(digest([seed, draw])[:7], 16) if draw else seed
+
+
+def without_refused(
+    ask: Callable[[Sequence[Item]], None], items: Sequence[Item], question: Callable[[Item], str]
+) -> dict[str, str]:
+    """Let `ask` do all items, and tell {question id: why} of those that the engine refuses.
+
+    One that is refused is asked once more, by itself (a broken answer of an endpoint is not its
+    last word), and the rest without it. `question` gives the id that a refusal names.
+    """
+    refused: dict[str, str] = {}
+    left = list(items)
+    while left:
+        try:
+            ask(left)
+            break
+        except QuestionRefused as error:
+            alone = [item for item in left if question(item) == error.question]
+            left = [item for item in left if question(item) != error.question]
+            if not alone:
+                raise
+        try:
+            ask(alone)
+        except QuestionRefused as last:
+            refused[last.question] = last.why
+    return refused
 
 
 class Ledger:
@@ -68,27 +96,14 @@ class Ledger:
     def each(self, asked: Sequence[Asked], *, max_tokens: int) -> list[Completion | str]:
         """Greedy completions as `complete`; why, for a question that the engine refuses, also when
         it is asked once more, by itself."""
-        found: dict[int, Completion | str] = {}
-        left = list(range(len(asked)))
-        while left:
-            try:
-                found |= self._made(asked, left, max_tokens)
-            except QuestionRefused as error:
-                alone = [k for k in left if asked[k].question == error.question]
-                left = [k for k in left if k not in alone]
-                try:
-                    found |= self._made(asked, alone, max_tokens)
-                except QuestionRefused as last:
-                    found |= dict.fromkeys(alone, last.why)
-            else:
-                left = []
-        return [found[k] for k in range(len(asked))]
+        found: dict[int, Completion] = {}
 
-    def _made(
-        self, asked: Sequence[Asked], chosen: Sequence[int], max_tokens: int
-    ) -> dict[int, Completion]:
-        made = self.complete([asked[k] for k in chosen], max_tokens=max_tokens)
-        return dict(zip(chosen, made, strict=True))
+        def ask(chosen: Sequence[int]) -> None:
+            made = self.complete([asked[k] for k in chosen], max_tokens=max_tokens)
+            found.update(zip(chosen, made, strict=True))
+
+        refused = without_refused(ask, range(len(asked)), lambda k: asked[k].question)
+        return [found.get(k) or refused[asked[k].question] for k in range(len(asked))]
 
     def score(self, asked: Sequence[Scored]) -> list[list[float]]:
         """[prompt][label] log-probabilities, see `asking.score`."""

@@ -21,6 +21,7 @@ from medexpert.prompt.asking import (
     versioned,
 )
 from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.options import LETTERS, printed
 from medexpert.prompt.reasoning import check_counts
 from medexpert.prompt.template import ChatFormat
@@ -49,6 +50,11 @@ class LmEval:
     def seeded(self) -> bool:
         """Nothing is drawn."""
         return False
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing beside the questions; most of its prompts show no context."""
+        return Needs(evidence=False)
 
     @property
     def version(self) -> str:

@@ -22,11 +22,12 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
-from medexpert.prompt.asking import QuestionRefused, in_batches, versioned
+from medexpert.prompt.asking import in_batches, versioned
 from medexpert.prompt.cot import reasoned
-from medexpert.prompt.ledger import Asked, Ledger
+from medexpert.prompt.ledger import Asked, Ledger, without_refused
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.reasoning import ANSWER, REASON, Said, check_counts, request, worked
-from medexpert.prompt.shots import Shots, too_few
+from medexpert.prompt.shots import Shots, check_refused, too_few
 from medexpert.prompt.vote import Sample, elected, vote
 from medexpert.records import NO_ANSWER, Prediction, Question, UserError, digest
 
@@ -63,6 +64,11 @@ class Medprompt:
     def seeded(self) -> bool:
         """Orders are drawn."""
         return True
+
+    @property
+    def needs(self) -> Needs:
+        """Solved examples to reason on."""
+        return Needs(examples=self.shots)
 
     @property
     def version(self) -> str:
@@ -106,6 +112,8 @@ class Medprompt:
                     "preparation": those.cost,
                     "orders": [sample.question.choices for sample in own],
                 }
+                if lost := {i: why for i, why in neighbours.refused.items() if i in those.tried}:
+                    trace["refused_examples"] = lost
                 yield elected(question, found, own, ledger, trace)
 
 
@@ -125,11 +133,13 @@ class _Neighbours:
     def __init__(self, settings: Medprompt, engine: Engine, protocol: str, seed: int) -> None:
         self.settings, self.engine, self.protocol, self.seed = settings, engine, protocol, seed
         self.said: dict[str, Said] = {}
+        self.refused: dict[str, str] = {}
 
     def kept_for(self, group: Sequence[Question], solved: Shots) -> list[_Shown]:
         """For each question its nearest examples on which the model was right, the nearest last.
 
-        Raises UserError for a question with fewer solved examples than `shots`.
+        Raises UserError for a question with fewer solved examples than `shots`, and where the
+        engine refuses them all.
         """
         shots, tries = self.settings.shots, self.settings.tries
         waiting = []
@@ -146,6 +156,8 @@ class _Neighbours:
                 taken, waiting[at] = waiting[at][:missing], waiting[at][missing:]
                 turn.append(taken)
             self._reason(turn, found)
+            answered = len(self.said) - len(self.refused)
+            check_refused(self.refused, answered=answered, pool=len(solved.pool))
             for at, shown in enumerate(found):
                 for example in turn[at]:
                     shown.tried[example.id] = self._verdict(example)
@@ -180,20 +192,18 @@ class _Neighbours:
     def _reasoning(
         self, examples: Sequence[Question], asked: Sequence[Asked], ledger: Ledger
     ) -> list[Said]:
-        """What the model says on each example; one that the engine refuses is not asked again."""
-        refused: dict[str, Said] = {}
-        while True:
-            left = [k for k, example in enumerate(examples) if example.id not in refused]
-            try:
-                made = reasoned(
-                    [examples[k] for k in left], [asked[k] for k in left], ledger,
-                    max_tokens=self.settings.max_tokens,
-                )  # fmt: skip
-            except QuestionRefused as error:
-                refused[error.question] = Said("", 0, "", NO_ANSWER, "refused")
-                continue
-            found = {examples[k].id: one for k, one in zip(left, made, strict=True)}
-            return [(found | refused)[example.id] for example in examples]
+        """What the model says on each example, or that the engine refuses it."""
+        found: dict[str, Said] = {}
+
+        def ask(some: Sequence[tuple[Question, Asked]]) -> None:
+            questions, prompts = zip(*some, strict=True)
+            said = reasoned(questions, prompts, ledger, max_tokens=self.settings.max_tokens)
+            found.update(zip((question.id for question in questions), said, strict=True))
+
+        pairs = list(zip(examples, asked, strict=True))
+        self.refused |= without_refused(ask, pairs, lambda pair: pair[0].id)
+        nothing = Said("", 0, "", NO_ANSWER, "refused")
+        return [found.get(example.id, nothing) for example in examples]
 
     def _verdict(self, example: Question) -> str:
         said = self.said[example.id]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from medexpert.prompt.asking import in_batches, versioned
 from medexpert.prompt.cot import Sampling, asked_behind, drawn
 from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.needs import Needs
 from medexpert.prompt.reasoning import ANSWER, REASON
 from medexpert.prompt.shots import Shots, check_shots
 from medexpert.prompt.vote import Sample, elected, vote
@@ -33,6 +34,11 @@ class SelfConsistency(Sampling):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_shots(self.name, self.shots, self.pick)
+
+    @property
+    def needs(self) -> Needs:
+        """Solved examples, where it shows any."""
+        return Needs(examples=self.shots, reasoned=True)
 
     @property
     def version(self) -> str:

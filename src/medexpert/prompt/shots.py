@@ -8,12 +8,14 @@ each, then the second of each, so that no answer is favoured by being shown more
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from medexpert.prompt.similar import Similar
 from medexpert.records import Question, UserError, digest, unknown_name
 
 PICKS = ("fixed", "nearest")
+MOST_REFUSED = 8
+"""Where one example in ten is refused, so many follow each other once in 10**8."""
 
 
 def check_shots(strategy: str, shots: int, pick: str = "fixed") -> None:
@@ -69,6 +71,26 @@ def too_few(question: Question, wanted: int, found: int) -> UserError:
         f"{wanted} solved examples are to be shown and {found} can be",
         where=f"question {question.id}",
         allowed="fewer shots, or a task with more solved examples of another split",
+    )
+
+
+def check_refused(refused: Mapping[str, str], *, answered: int, pool: int) -> None:
+    """Raises UserError where the engine has refused every one of many solved examples, or of all
+    `pool` there are: then no example is at fault, but the engine or how it is set up.
+
+    `refused` is {example id: why}; `answered` counts the others that were asked.
+    """
+    if refused and not answered and len(refused) >= min(MOST_REFUSED, pool):
+        raise all_refused(refused)
+
+
+def all_refused(refused: Mapping[str, str]) -> UserError:
+    """The error for solved examples none of which can be shown."""
+    name, why = next(iter(refused.items()))
+    many = "the only one is" if len(refused) == 1 else f"all {len(refused)} asked are"
+    return UserError(
+        f"no solved example can be shown: {many} refused (example {name}: {why})",
+        allowed="a strategy without worked examples, or an engine that answers them",
     )
 
 

@@ -189,35 +189,6 @@ def test_torn_stream(endpoint: Endpoint, opened: Opened) -> None:
         list(engine.stream("x", max_tokens=9))
 
 
-WRONG = {
-    b'{"choices": [': "the answer is not JSON",
-    b"": "the answer is not JSON",
-    b"<html><body>Welcome</body></html>": "HTML, not JSON: is the address right",
-    b"[]": "no choices; one was asked for",
-    b'{"choices": []}': "no choices; one was asked for",
-    b'{"choices": ["text"]}': "no choices; one was asked for",
-    b'{"choices": [{"index": 0}]}': "has no text",
-    b'{"choices": [{"text": 7}]}': "has no text",
-    b'{"error": {"message": "it cannot", "code": 422}}': r"refuses the request \(422\): it cannot",
-    b'{"error": {"message": "flagged", "code": 403}}': r"refuses the request \(403\): flagged",
-}
-
-
-@pytest.mark.parametrize("body", WRONG)
-def test_wrong_answers_name_the_prompt(endpoint: Endpoint, opened: Opened, body: bytes) -> None:
-    engine = opened()
-    endpoint.change = lambda answer: (
-        answer if answer["choices"][0]["text"] != " bad" else {"choices": []}
-    )
-    calls = iter([raw(body)])
-    engine.complete(["good"], max_tokens=3)
-    endpoint.faults = [next(calls)]
-    with pytest.raises(PromptError, match=WRONG[body]) as caught:
-        engine.complete(["x"], max_tokens=3)
-    assert caught.value.index == 0
-    one_line(caught.value)
-
-
 @pytest.mark.parametrize(
     "fault",
     [

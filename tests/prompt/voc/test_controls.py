@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt import STRATEGIES, strategies
+from medexpert.prompt.asking import QuestionRefused
 from medexpert.prompt.voc import Voc
 from medexpert.prompt.voc.controls import donor, filler, shuffled
 from medexpert.records import Prediction, Question, UserError
-from voc_prompts import DIRECT, ORDERS, REASONS, blind, hypothesise, logs, scripted, verify
+from voc_prompts import (
+    DIRECT,
+    FILTERED,
+    ORDERS,
+    REASONS,
+    Refusing,
+    blind,
+    hypothesise,
+    logs,
+    scripted,
+    verify,
+)
 
 REQUIRED = "reasoning-required"
 TEXTS = dict(REASONS)
@@ -97,6 +109,43 @@ def test_foreign_where_no_example_fits_takes_the_questions_asked(walking: Questi
     )
     assert [found.id for found in made] == ["0", "1", "2"]
     assert not any("Question: Which?" in p for call in engine.calls for p in call.prompts)
+
+
+def borrowing(
+    asked: list[Question], refused: list[Question], lenders: list[Question]
+) -> list[Prediction]:
+    """`voc-foreign` of the questions asked, where explaining these is refused."""
+    marks = tuple(f"Question: {question.question}\n" for question in refused)
+    engine = Refusing(lambda p: "Explanation:" in p and any(mark in p for mark in marks))
+    how = strategies.get("voc-foreign:batch=3")
+    return list(how.predict(asked, engine, protocol=REQUIRED, seed=0, lenders=lenders))  # type: ignore[call-arg]
+
+
+def test_foreign_takes_the_next_donor_where_one_is_refused(walking: Question) -> None:
+    asked = [replace(walking, id=str(n), question=f"Question {n}?") for n in range(12)]
+    first = [donor(question, [asked], 0) for question in asked]
+    lost = first[4]
+    found = borrowing(asked, [lost], asked)
+    assert [one.id for one in found] == [question.id for question in asked]
+    for one, other, question in zip(found, first, asked, strict=True):
+        passed = {lost.id: FILTERED} if other.id == lost.id else {}
+        assert one.trace.get("refused_donors", {}) == passed
+        second = donor(question, [asked], 0, passed)
+        assert second.id not in (lost.id, question.id)
+        assert (second.id == other.id) == (not passed)
+    # A run that goes on in the middle gives the same answers.
+    assert borrowing(asked[5:], [lost], asked) == found[5:]
+    assert [one for one in found if "refused_donors" not in one.trace] == [
+        one for one in borrowing(asked, [], asked) if first[int(one.id)].id != lost.id
+    ]
+
+
+def test_foreign_counts_as_refused_after_so_many_donors(walking: Question) -> None:
+    others = [replace(walking, id=f"o{n}", question=f"Other {n}?") for n in range(9)]
+    with pytest.raises(QuestionRefused, match=r"question 1: .* all 4 tried are refused \(o"):
+        borrowing([walking], others, others)
+    with pytest.raises(QuestionRefused, match=r"all 2 tried are refused \(o.: the endpoint"):
+        borrowing([walking], others[:2], others[:2])
 
 
 def test_foreign_letters_go_by_place(walking: Question) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,10 @@ import pytest
 from medexpert.engines.scripted import ScriptedEngine
 from medexpert.prompt.template import ChatFormat
 from medexpert.prompt.voc import Voc
-from medexpert.records import Question, UserError
-from voc_prompts import OPENING, verify
+from medexpert.records import Prediction, Question, UserError
+from voc_prompts import FILTERED, OPENING, WHY, Refusing, verify
 
 REQUIRED = "reasoning-required"
-WHY = "A reason with more than eight words, for any choice."
 
 
 def examples(walking: Question) -> list[Question]:
@@ -86,3 +86,61 @@ def test_too_few_examples(walking: Question, engine: ScriptedEngine) -> None:
     other = [replace(q, choices=("yes", "no")) for q in examples(walking)[:4]]
     with pytest.raises(UserError, match="1 solved examples are to be shown and 0 can be"):
         list(Voc(shots=1).predict([walking], engine, protocol=REQUIRED, seed=0, examples=other))
+
+
+def shown(
+    engine: ScriptedEngine, asked: Sequence[Question], pool: Sequence[Question], shots: int
+) -> list[Prediction]:
+    voc = Voc(shots=shots, batch=1)
+    return list(voc.predict(asked, engine, protocol=REQUIRED, seed=0, examples=pool))
+
+
+def explains(*examples: Question) -> Refusing:
+    """Refuses to explain these, where nothing stands before them."""
+    marks = tuple(f"Abstract: {example.contexts[0]}\n" for example in examples)
+    return Refusing(lambda prompt: prompt.startswith(marks) and "Walkers" not in prompt)
+
+
+def test_an_example_that_is_refused_is_passed_over_for_the_next(
+    walking: Question, engine: ScriptedEngine
+) -> None:
+    asked, pool = [walking, replace(walking, id="2")], examples(walking)
+    order = shown(engine, [walking], pool, 6)[0].trace["shots"]
+    lost = next(example for example in pool if example.id == order[1])
+    refusing = explains(lost)
+    found = shown(refusing, asked, pool, 3)
+    assert len({one.trace["shots"] for one in found}) == 1
+    assert len(found[0].trace["shots"]) == 3
+    assert lost.id not in found[0].trace["shots"]
+    assert [one.trace["refused_examples"] for one in found] == [{lost.id: FILTERED}] * 2
+    # With the others and by itself; not again for the second question.
+    assert len(refusing.refused) == 2
+    # Where nothing is refused the trace tells of nothing.
+    assert "refused_examples" not in shown(engine, asked, pool, 3)[0].trace
+
+
+def test_where_no_example_is_left_fewer_are_shown(walking: Question) -> None:
+    pool = examples(walking)
+    (found,) = shown(explains(pool[2], pool[5]), [walking], pool, 6)
+    assert sorted(found.trace["shots"]) == ["e0", "e1", "e3", "e4"]
+    assert sorted(found.trace["refused_examples"]) == ["e2", "e5"]
+
+
+def test_a_broken_answer_to_an_example_is_no_refusal(
+    walking: Question, engine: ScriptedEngine
+) -> None:
+    pool = examples(walking)
+    once = iter([True])
+    refusing = Refusing(lambda prompt: next(once, False))
+    assert shown(refusing, [walking], pool, 3) == shown(engine, [walking], pool, 3)
+
+
+def test_where_all_examples_are_refused_the_run_ends_with_a_line(walking: Question) -> None:
+    pool = examples(walking)
+    with pytest.raises(UserError, match=r"no solved example can be shown: all 6 .*content_filter"):
+        shown(explains(*pool), [walking], pool, 2)
+    many = [replace(pool[0], id=f"m{n}", question=f"Question {n}?") for n in range(100)]
+    refusing = explains(*many)
+    with pytest.raises(UserError, match="no solved example can be shown: all 8 asked are refused"):
+        shown(refusing, [walking], many, 2)
+    assert len(refusing.refused) < 40

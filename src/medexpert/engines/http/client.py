@@ -53,11 +53,20 @@ class BadAnswer(EndpointError):
     """A 200 answer that is not what the protocol says; concerns one request."""
 
 
-class _Passing(Exception):
-    """A failure that may pass. `wait` = seconds asked for; after 429 and 503 all wait."""
+class NoJson(EndpointError):
+    """Answers 200 that are no JSON, also after the retries: an error page of a proxy, or no
+    endpoint at all. No prompt is to blame."""
 
-    def __init__(self, why: str, *, status: int = 0, wait: float | None = None) -> None:
-        self.why, self.status, self.wait = why, status, wait
+
+class _Passing(Exception):
+    """A failure that may pass. `wait` = seconds asked for; after 429 and 503 all wait. `last` is
+    what it becomes where it does not pass."""
+
+    def __init__(
+        self, why: str, *, status: int = 0, wait: float | None = None,
+        last: type[EndpointError] = EndpointError,
+    ) -> None:  # fmt: skip
+        self.why, self.status, self.wait, self.last = why, status, wait, last
         super().__init__(why)
 
 
@@ -102,8 +111,8 @@ class Client:
         """The JSON value that a GET, or a POST of `body`, is answered with.
 
         `tokens` is what the request counts against the token rate. Raises EndpointError (down,
-        key refused, still failing after the retries or the patience of the settings), Refused,
-        BadAnswer (no JSON).
+        key refused, still failing after the retries or the patience of the settings), NoJson among
+        them, and Refused.
         """
         async with self.room:
             return await self._patiently(url, body, tokens, retries)
@@ -138,7 +147,7 @@ class Client:
     def _give_up(self, url: str, fault: _Passing, tried: int, spent: float) -> None:
         asked = f"; it asks to wait {fault.wait:.0f} s" if fault.wait else ""
         tries = "1 try" if tried == 1 else f"{tried} tries"
-        error = EndpointError(
+        error = fault.last(
             f"{fault.why}{asked}; given up after {tries} and {spent:.0f} s", where=url
         )
         error.status = fault.status
@@ -170,7 +179,7 @@ class Client:
     def _read(self, url: str, status: int, headers: Any, text: str) -> Any:
         """The value of an answer; raises what its status asks for, or that of the error in it."""
         if status < 300:
-            value = self._value(url, text)
+            value = self._value(text)
             if not (isinstance(value, dict) and value.get("error") and "choices" not in value):
                 return value
             status = _code(value["error"])
@@ -188,15 +197,18 @@ class Client:
             )
         raise Refused(status, self.words(_message(text)), where=url)
 
-    def _value(self, url: str, text: str) -> Any:
+    def _value(self, text: str) -> Any:
         try:
-            return json.loads(text)
+            return json.loads(text, strict=False)  # some write control characters as they are
         except ValueError:
             if text.lstrip()[:1] == "<":
-                what = "the answer is HTML, not JSON: is the address right (it often ends in /v1)?"
+                what = (
+                    "the answer is HTML, not JSON: is the address right (it often ends in /v1), or "
+                    "does a proxy answer?"
+                )
             else:
                 what = f"the answer is not JSON: {self.words(text[:80])!r}"
-            raise BadAnswer(what, where=url) from None
+            raise _Passing(what, last=NoJson) from None
 
     async def stream(
         self, url: str, body: dict[str, Any], *, tokens: int = 0

@@ -21,7 +21,7 @@ from medexpert.engines.http.answers import (
     total,
     usage_of,
 )
-from medexpert.engines.http.client import BadAnswer, Client, EndpointError, Refused
+from medexpert.engines.http.client import BadAnswer, Client, EndpointError, NoJson, Refused
 from medexpert.engines.http.requests import Offer
 from medexpert.engines.http.settings import HttpSettings
 from medexpert.engines.tokenizer import Tokenizer
@@ -74,8 +74,6 @@ class Probe:
         url = f"{self.base}/models"
         try:
             answer = await self.client.ask(url, retries=0)
-        except BadAnswer:
-            raise
         except EndpointError as error:
             if error.status in (0, 401, 403):
                 raise
@@ -142,7 +140,7 @@ class Probe:
         if asked in ("auto", "completions"):
             try:
                 first_choice(await self._completion({}), self.base)
-            except (Refused, BadAnswer) as error:
+            except (Refused, BadAnswer, NoJson) as error:
                 self.tried["completions"] = _why(error)
                 if asked == "completions":
                     raise
@@ -194,7 +192,7 @@ class Probe:
     async def _offers(self, way: str, api: str) -> bool:
         try:
             self.tried[way] = await self._outcome(way, api)
-        except (BadAnswer, Refused) as error:
+        except (BadAnswer, NoJson, Refused) as error:
             self.tried[way] = _why(error)
         except EndpointError as error:
             if error.status < 500:

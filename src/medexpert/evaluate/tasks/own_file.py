@@ -63,25 +63,28 @@ def read(path: Path) -> list[Question]:
     except IsADirectoryError:
         raise UserError("a folder, not a JSONL file", where=str(path)) from None
     faults: list[str] = []
-    asked: list[Question] = []
+    rows: list[Mapping[str, Any]] = []
     first_line: dict[str, int] = {}
+    bare: dict[int, bool] = {}  # line -> whether its question has no context, where that is known
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if not line.strip():
             continue
-        found, why = _question(line)
-        if found is not None and found.id in first_line:
-            why = [f"id {found.id!r} stands in line {first_line[found.id]} already"]
-        elif found is not None:
-            first_line[found.id] = number
-            asked.append(found)
+        row, why = _row(line)
+        rows.append(row)
+        if _is_id(name := row.get("id")):
+            first = first_line.setdefault(str(name), number)
+            if first < number:
+                why.append(f"id {str(name)!r} stands in line {first} already")
+        if row and (texts := _contexts(row)) is not None:
+            bare[number] = not texts
         faults += [f"{path}:{number}: {reason}" for reason in why]
-    if not faults and not asked:
+    if not rows:
         raise UserError("no question in this file", where=str(path), allowed=_shape())
-    if not faults and len({bool(question.contexts) for question in asked}) > 1:
-        faults = [_mixed(asked, first_line, path)]
+    if len(set(bare.values())) > 1:
+        faults.insert(0, _mixed(bare, path))
     if faults:
         raise _all_told(faults, path)
-    return asked
+    return [_question(row) for row in rows]
 
 
 def _all_told(faults: list[str], path: Path) -> UserError:
@@ -92,41 +95,54 @@ def _all_told(faults: list[str], path: Path) -> UserError:
     return UserError("\n".join([f"{count} in this file", *shown]), where=str(path))
 
 
-def _mixed(asked: list[Question], line: Mapping[str, int], path: Path) -> str:
+def _mixed(bare: Mapping[int, bool], path: Path) -> str:
     """The fault of a file in which some questions have a context: what to change, and where."""
-    having = [line[question.id] for question in asked if question.contexts]
-    bare = [line[question.id] for question in asked if not question.contexts]
-    fewer, odd = (having, "have one") if len(having) < len(bare) else (bare, "have none")
+    having = [line for line, none in bare.items() if not none]
+    lacking = [line for line, none in bare.items() if none]
+    fewer, odd = (having, "have one") if len(having) < len(lacking) else (lacking, "have none")
     told = ", ".join(map(str, fewer[:TOLD])) + (", ..." if len(fewer) > TOLD else "")
     return (
-        f"{path}:{fewer[0]}: 'context' stands in {len(having)} of {len(asked)} questions, and must "
+        f"{path}:{fewer[0]}: 'context' stands in {len(having)} of {len(bare)} questions, and must "
         f"stand in all or in none; those that {odd}: line{'s' if len(fewer) > 1 else ''} {told}"
     )
 
 
-def _question(line: bytes) -> tuple[Question | None, list[str]]:
-    """The question of a line, or why it is none."""
+def _row(line: bytes) -> tuple[Mapping[str, Any], list[str]]:
+    """The object of a line ({} where there is none), and all that is wrong with it by itself."""
     try:
         row = json.loads(line.decode("utf-8"))
         json.dumps(row, ensure_ascii=False).encode("utf-8")  # "\\ud800" is half a character
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        return None, [f"not a JSON object in UTF-8 ({str(error)[:80]})"]
+        return {}, [f"not a JSON object in UTF-8 ({str(error)[:80]})"]
     if not isinstance(row, dict):
-        return None, [f"an object is expected, not {type(row).__name__}"]
-    why = _key_faults(row) + _value_faults(row)
-    if why:
-        return None, why
+        return {}, [f"an object is expected, not {type(row).__name__}"]
+    return row, _key_faults(row) + _value_faults(row)
+
+
+def _question(row: Mapping[str, Any]) -> Question:
+    """The question of a row without faults."""
     choices = tuple(text.strip() for text in row["choices"])
-    context = row.get("context") or ()
-    contexts = (context,) if isinstance(context, str) else tuple(context)
     return Question(
         id=str(row["id"]),
         question=row["question"].strip(),
         choices=choices,
         answer=choices[row["answer"]],
-        contexts=tuple(text for text in contexts if text.strip()),
+        contexts=_contexts(row) or (),
         lang=row.get("lang", "en"),
-    ), []
+    )
+
+
+def _contexts(row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The texts of a row's context; None where it holds anything else."""
+    context = row.get("context")
+    texts = context if isinstance(context, list) else [] if context is None else [context]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    return tuple(text for text in texts if text.strip())
+
+
+def _is_id(name: Any) -> bool:
+    return isinstance(name, str | int) and not isinstance(name, bool) and name != ""
 
 
 def _key_faults(row: Mapping[str, Any]) -> list[str]:
@@ -143,15 +159,13 @@ def _value_faults(row: Mapping[str, Any]) -> list[str]:
     """What is wrong with the values of the keys that are there."""
     why = []
     name, asked = row.get("id", "-"), row.get("question", "-")
-    if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+    if not _is_id(name):
         why.append(f"'id' must be a text or a number, not {name!r}")
     if not isinstance(asked, str) or not asked.strip():
         why.append("'question' is empty or no text")
     if "choices" in row:
         why += _choice_faults(row["choices"], row.get("answer", 0))
-    context = row.get("context")
-    texts = context if isinstance(context, list) else [context]
-    if context is not None and not all(isinstance(text, str) for text in texts):
+    if _contexts(row) is None:
         why.append("'context' must be a text or a list of texts")
     if row.get("lang", "en") not in LANGUAGES:
         why.append(f"'lang' is {row['lang']!r}; allowed: {', '.join(LANGUAGES)}")

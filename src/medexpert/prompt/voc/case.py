@@ -39,6 +39,10 @@ class Case:
     ptrue: dict[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     against: dict[str, str] = field(default_factory=dict)
+    refused_examples: dict[str, str] = field(default_factory=dict)
+    """Solved examples passed over, for the engine refuses their prompts: id -> why."""
+    refused_donors: dict[str, str] = field(default_factory=dict)
+    """The same of questions whose explanations were to be shown (the control `foreign`)."""
 
 
 @dataclass(frozen=True)

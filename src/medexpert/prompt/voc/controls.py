@@ -10,9 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from medexpert.prompt.asking import QuestionRefused
 from medexpert.prompt.choices import naming
+from medexpert.prompt.needs import no_lender
 from medexpert.records import Question, UserError, digest
 
+DONORS = 4
+"""After so many refused ones a question counts as refused itself: where one in ten is refused, so
+many follow each other once in 10,000."""
 CONTROLS = ("foreign", "shuffled", "filler", "direct-only", "no-context")
 NEUTRAL = {
     "en": "This explanation is left open here. It names no finding, weighs no number and takes no"
@@ -21,25 +26,35 @@ NEUTRAL = {
 }
 
 
-def donor(question: Question, pools: Sequence[Sequence[Question]], seed: int) -> Question:
+def donor(
+    question: Question,
+    pools: Sequence[Sequence[Question]],
+    seed: int,
+    refused: Mapping[str, str] | None = None,
+) -> Question:
     """The question whose explanations are shown instead: of the same language and labels.
 
     It is the first that fits from a place given by the hash on, in the first of `pools` that has
-    one. Raises UserError when none fits.
+    one; the next after those `refused` ({id: why}) by the engine. Raises UserError when none fits,
+    and QuestionRefused where all that fit are refused, or DONORS of them.
     """
     labels = naming(question).labels
-    for pool in pools:
+    refused = refused or {}
+    for pool in pools if len(refused) < DONORS else ():
         start = _drawn(question, seed, len(pool)) if pool else 0
         for other in (*pool[start:], *pool[:start]):
-            if other.id == question.id or other.question.split() == question.question.split():
+            if other.id in refused or other.id == question.id:
+                continue
+            if other.question.split() == question.question.split():
                 continue
             if other.lang == question.lang and naming(other).labels == labels:
                 return other
-    raise UserError(
-        "no other question with the same labels whose explanations could be shown",
-        where=f"question {question.id}",
-        allowed="a task with solved examples, or more than one question",
-    )
+    if refused:
+        name, why = next(iter(refused.items()))
+        many = "the only one is" if len(refused) == 1 else f"all {len(refused)} tried are"
+        told = f"it borrows another question's explanations, and {many} refused ({name}: {why})"
+        raise QuestionRefused(UserError(told), question.id)
+    raise no_lender(question)
 
 
 def shuffled(question: Question, shown: Mapping[str, str], seed: int) -> dict[str, str]:

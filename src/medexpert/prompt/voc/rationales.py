@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medexpert.prompt.choices import naming
+from medexpert.prompt.ledger import without_refused
 from medexpert.prompt.voc.case import Case, Desk
 from medexpert.records import NO_ANSWER, Question
 
@@ -61,6 +62,16 @@ def hypothesise(desk: Desk, cases: Sequence[Case], *, k: int, max_tokens: int) -
             {choice: rows[draw % len(rows)].text for choice, rows in kept.items()}
             for draw in range(k)
         ]
+
+
+def explained(desk: Desk, cases: Sequence[Case], *, k: int, max_tokens: int) -> dict[str, str]:
+    """As :func:`hypothesise`, but a refusal of the engine stops nothing: {question id: why} of the
+    cases without explanations."""
+    return without_refused(
+        lambda some: hypothesise(desk, some, k=k, max_tokens=max_tokens),
+        cases,
+        lambda case: case.question.id,
+    )
 
 
 def _noted(draws: Sequence[Rationale]) -> list[Rationale]:

@@ -21,6 +21,7 @@ from medexpert.prompt.asking import (
 )
 from medexpert.prompt.choices import naming
 from medexpert.prompt.ledger import Ledger
+from medexpert.prompt.needs import Needs, no_context
 from medexpert.prompt.shots import check_shots
 from medexpert.prompt.template import ChatFormat
 from medexpert.prompt.voc import controls, rationales, verdict
@@ -53,7 +54,7 @@ class Voc:
     shown (controls) [draw]{choice: text} · verify [pass: draw, order, logprobs, prior] ·
     flip_rate · verdict (generated): choice, decided_by, votes, checks · parse [of each check] ·
     features, weights (likelihood) · direct {choice: ln p} · contested (top2) · shots [example ids]
-    · against {choice: note}.
+    · refused_examples, refused_donors (foreign) {id: why} · against {choice: note}.
     """
 
     name: str = "voc"
@@ -110,6 +111,14 @@ class Voc:
     def seeded(self) -> bool:
         """Samples, worked items and two of the controls are drawn."""
         return self.k > 1 or self.shots > 0 or self.control in ("foreign", "shuffled")
+
+    @property
+    def needs(self) -> Needs:
+        """Worked items; what a control or `pmi` takes away, or puts in its place."""
+        return Needs(
+            examples=self.shots, alike=True, context=self.pmi or self.control == "no-context",
+            lender=self.borrows,
+        )  # fmt: skip
 
     @property
     def borrows(self) -> bool:
@@ -192,11 +201,7 @@ class _Run:
         named = naming(question)
         shown = evidence(question, self.protocol)
         if not shown and (self.blind or self.voc.pmi):
-            raise UserError(
-                f"{self.voc.name} leaves the context out, and there is none",
-                where=f"question {question.id}",
-                allowed="a task whose questions have a context, under a protocol that shows it",
-            )
+            raise no_context(self.voc.name, question)
         return Case(question, named, shown, question.choices, question.choices)
 
     def _direct(self, cases: Sequence[Case]) -> None:
@@ -214,16 +219,11 @@ class _Run:
 
     def _hypothesise(self, cases: Sequence[Case]) -> None:
         voc = self.voc
-        writing = list(cases)
         if voc.control == "foreign":
-            writing = [self._foreign(case) for case in cases]
-        rationales.hypothesise(self.desk, writing, k=voc.k, max_tokens=voc.max_tokens)
-        for case, written in zip(cases, writing, strict=True):
-            if written is not case:
-                case.draws = dict(zip(case.explained, written.draws.values(), strict=True))
-                case.shown = [
-                    dict(zip(case.explained, row.values(), strict=True)) for row in written.shown
-                ]
+            self._borrow(cases)
+        else:
+            rationales.hypothesise(self.desk, cases, k=voc.k, max_tokens=voc.max_tokens)
+        for case in cases:
             if voc.control == "shuffled":
                 case.shown = [
                     controls.shuffled(case.question, row, self.seed) for row in case.shown
@@ -235,9 +235,30 @@ class _Run:
                     for row in case.shown
                 ]
 
-    def _foreign(self, case: Case) -> Case:
+    def _borrow(self, cases: Sequence[Case]) -> None:
+        """Show another question's explanations; where the engine refuses them, the next one's."""
+        left = list(cases)
+        while left:
+            donors = [
+                controls.donor(case.question, self.donors, self.seed, case.refused_donors)
+                for case in left
+            ]
+            writing = [self._foreign(case, other) for case, other in zip(left, donors, strict=True)]
+            refused = rationales.explained(
+                self.desk, writing, k=self.voc.k, max_tokens=self.voc.max_tokens
+            )
+            for case, other, written in zip(left, donors, writing, strict=True):
+                if case.question.id in refused:
+                    case.refused_donors[other.id] = refused[case.question.id]
+                    continue
+                case.draws = dict(zip(case.explained, written.draws.values(), strict=True))
+                case.shown = [
+                    dict(zip(case.explained, row.values(), strict=True)) for row in written.shown
+                ]
+            left = [case for case in left if case.question.id in refused]
+
+    def _foreign(self, case: Case, other: Question) -> Case:
         """The other question, asked on this question's account."""
-        other = controls.donor(case.question, self.donors, self.seed)
         found = self._case(replace(other, id=case.question.id))
         found.shots = case.shots
         places = [case.question.choices.index(choice) for choice in case.explained]
@@ -296,6 +317,8 @@ class _Run:
             "direct": case.direct,
             "contested": case.contested if voc.top2 else (),
             "shots": case.examples,
+            "refused_examples": case.refused_examples,
+            "refused_donors": case.refused_donors,
             "against": case.against,
         }  # fmt: skip
         return trace | {key: value for key, value in extras.items() if value}
