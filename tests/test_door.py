@@ -89,6 +89,24 @@ def test_ask_shows_what_the_strategy_gave(capsys: Any, monkeypatch: pytest.Monke
     assert "\n  for:     Walkers differ. Who knows?\n" in capsys.readouterr().out
 
 
+def test_ask_passes_on_how_the_model_is_opened_and_the_seed(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = ScriptedEngine(lambda prompt: "So it is. Final answer: no")
+    opened: dict[str, Any] = {}
+
+    def opening(model: str, **settings: Any) -> tuple[Any, str]:
+        opened.update(settings)
+        return scripted, ""
+
+    monkeypatch.setattr("medexpert.verbs.open_engine", opening)
+    given = ["--seed", "7", "--threads", "3", "--batch-tokens", "99", "--strategy"]
+    assert main(["ask", "Why?", *given, "cot"]) == 0
+    assert capsys.readouterr().out.startswith("Answer: no\n")
+    assert (opened["threads"], opened["batch_tokens"]) == (3, 99)
+    assert scripted.calls[0].settings["seed"] == 7
+
+
 def test_ask_knows_its_strategies_before_a_model_is_opened(capsys: Any) -> None:
     line = error_of(capsys, "ask", "Why?", "--strategy", "vok", "--model", "nowhere")
     assert line.startswith("medexpert: --strategy: unknown strategy 'vok'")
