@@ -73,6 +73,8 @@ def test_faults_are_named(engine: ScriptedEngine) -> None:
             verify("Is it?", text, engine)
     with pytest.raises(UserError, match=r"unknown strategy 'vocs'.*did you mean 'voc'"):
         ask("Is it?", engine, strategy="vocs")
+    with pytest.raises(UserError, match=r"question ask: it tells no benchmark.*lm-eval:format="):
+        ask("Is it?", engine, strategy="lm-eval", choices=("aspirin", "warfarin"))
 
 
 def test_verify_in_five_lines(base_model: Path) -> None:
