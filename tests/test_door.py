@@ -89,6 +89,24 @@ def test_ask_shows_what_the_strategy_gave(capsys: Any, monkeypatch: pytest.Monke
     assert "\n  for:     Walkers differ. Who knows?\n" in capsys.readouterr().out
 
 
+def test_ask_passes_on_how_the_model_is_opened_and_the_seed(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = ScriptedEngine(lambda prompt: "So it is. Final answer: no")
+    opened: dict[str, Any] = {}
+
+    def opening(model: str, **settings: Any) -> tuple[Any, str]:
+        opened.update(settings)
+        return scripted, ""
+
+    monkeypatch.setattr("medexpert.verbs.open_engine", opening)
+    given = ["--seed", "7", "--threads", "3", "--batch-tokens", "99", "--strategy"]
+    assert main(["ask", "Why?", *given, "cot"]) == 0
+    assert capsys.readouterr().out.startswith("Answer: no\n")
+    assert (opened["threads"], opened["batch_tokens"]) == (3, 99)
+    assert scripted.calls[0].settings["seed"] == 7
+
+
 def test_ask_knows_its_strategies_before_a_model_is_opened(capsys: Any) -> None:
     line = error_of(capsys, "ask", "Why?", "--strategy", "vok", "--model", "nowhere")
     assert line.startswith("medexpert: --strategy: unknown strategy 'vok'")
@@ -97,16 +115,20 @@ def test_ask_knows_its_strategies_before_a_model_is_opened(capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("strategy", "told"),
     [
-        ("medprompt", "medprompt shows other questions, and a question asked by itself has none"),
-        ("voc-foreign", "voc-foreign shows other questions"),
-        ("cot:shots=1", "cot:shots=1 shows other questions"),
+        ("medprompt", "medprompt shows 5 solved examples, and one question alone has none"),
+        ("direct:shots=2", "direct:shots=2 shows 2 solved examples, and"),
+        ("voc-foreign", "voc-foreign shows explanations of another question, and"),
+        ("voc-no-context", "voc-no-context leaves the context out, and there is none"),
         ("voc:pmi=true", "voc:pmi=true leaves the context out, and there is none"),
     ],
 )
-def test_ask_knows_what_its_strategies_need_before_a_model_is_opened(
+def test_ask_says_where_to_ask_what_one_question_is_too_little_for(
     capsys: Any, strategy: str, told: str
 ) -> None:
-    assert told in error_of(capsys, "ask", "Why?", "--strategy", strategy, "--model", "nowhere")
+    line = error_of(capsys, "ask", "Why?", "--strategy", strategy, "--model", "nowhere")
+    assert line.startswith(f"medexpert: --strategy: {told}")
+    assert f"medexpert evaluate --strategy {strategy})" in line
+    assert line.count("\n") == 1
 
 
 def test_run_refuses_an_unknown_strategy_before_any_work(capsys: Any, tmp_path: Path) -> None:

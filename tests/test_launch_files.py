@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import medexpert
+from medexpert.launch import GRACE
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 TRAINED = """
@@ -40,7 +47,8 @@ def test_the_job_is_indexed_and_of_one_size() -> None:
     assert spec["completions"] == spec["parallelism"] == int(settings["NODES"])
     assert container["resources"]["limits"]["nvidia.com/gpu"] == settings["GPUS"]
     grace = spec["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert int(settings["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < grace
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" not in settings
+    assert grace > GRACE
     assert (LAUNCH.parent / settings["RECIPE"]).is_file()
 
 
@@ -50,13 +58,16 @@ def test_the_batch_script_is_bash_and_tells_how_it_is_used() -> None:
     done = subprocess.run(["bash", str(script)], capture_output=True, text=True)
     assert done.returncode != 0
     assert "usage: sbatch launch/slurm.sbatch STAGE RECIPE" in done.stderr
+    (seconds,) = re.findall(r"^#SBATCH --signal=TERM@(\d+)$", script.read_text(), re.MULTILINE)
+    assert int(seconds) > GRACE
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with a package `medexpert` that stands for ours, and commands for PATH."""
+    """A folder with a package `medexpert` whose command stands for ours, and commands for PATH."""
     (tmp_path / "medexpert").mkdir()
-    (tmp_path / "medexpert" / "__init__.py").touch()
+    ours = str(Path(medexpert.__file__).parent)
+    (tmp_path / "medexpert" / "__init__.py").write_text(f"__path__.append({ours!r})\n")
     (tmp_path / "medexpert" / "__main__.py").write_text(TRAINED)
     (tmp_path / "bin").mkdir()
     commands = {
@@ -84,8 +95,6 @@ def found_each_other(place: Path, arguments: list[str]) -> None:
 
 
 def free_port() -> str:
-    import socket
-
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
@@ -129,3 +138,30 @@ def test_two_pods_meet(place: Path) -> None:
         _, errors = pod.communicate(timeout=120)
         assert pod.returncode == 0, errors[-2000:]
     found_each_other(place, ["train", "adapt", "recipe.toml"])
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+def test_a_node_that_waits_for_the_others_ends_when_asked(place: Path) -> None:
+    port = free_port()
+    node = subprocess.Popen(
+        [
+            sys.executable, "-m", "medexpert.launch", "--nnodes", "2", "--rdzv-backend", "c10d",
+            "--rdzv-id", "waits", "--rdzv-endpoint", f"localhost:{port}", "-m", "medexpert",
+        ],
+        cwd=place, stderr=subprocess.PIPE, text=True, env=surroundings(place),
+    )  # fmt: skip
+    try:
+        for _ in range(1200):  # until it holds the rendezvous
+            with socket.socket() as probe:
+                if probe.connect_ex(("localhost", int(port))) == 0:
+                    break
+            assert node.poll() is None
+            time.sleep(0.1)
+        node.send_signal(signal.SIGTERM)
+        _, told = node.communicate(timeout=60)
+    finally:
+        node.kill()
+    # Its own end, not the signal's (-15): process 1 of a container gets only what it handles.
+    assert node.returncode == 128 + signal.SIGTERM, told
+    assert "Traceback" not in told, told

@@ -17,7 +17,7 @@ import typer
 from medexpert import __version__, door_scores, launch
 from medexpert.door import BaseUrl, EngineOptions, RecipeArg, SetOption, open_pipeline, say
 from medexpert.door_data import data_app
-from medexpert.door_evaluate import ablate, evaluate, probe_app
+from medexpert.door_evaluate import Batch, Dtype, Threads, ablate, evaluate, probe_app
 from medexpert.door_scores import compare
 from medexpert.records import UserError, unknown_name
 
@@ -183,7 +183,10 @@ def ask(
     strategy: Annotated[
         str, typer.Option(help="a strategy (docs/evaluate.md) with its options, as voc:k=3")
     ] = "voc",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="for sampling")] = 0,
+    dtype: Dtype = "float32",
+    batch_tokens: Batch = 4096,
+    threads: Threads = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
     base_url: BaseUrl = "",
     engine_options: EngineOptions = None,
@@ -201,7 +204,10 @@ def ask(
             context=context,
             choices=choices,
             strategy=strategy,
+            seed=seed,
             dtype=dtype,
+            batch_tokens=batch_tokens,
+            threads=threads,
             as_json=as_json,
             say=say,
             base_url=base_url,

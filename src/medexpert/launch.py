@@ -20,6 +20,8 @@ from medexpert.records import UserError
 
 HELD = "MEDEXPERT_RUN_FOLDER_HELD"
 """Set for the processes started here: their run folder is locked by the one that started them."""
+GRACE = 600
+"""Seconds that the processes have after a signal; torchrun's own 30 are few for a checkpoint."""
 
 
 def launched() -> bool:
@@ -86,8 +88,7 @@ def _torchrun() -> None:
 
     `python -m medexpert.launch` takes torchrun's own options.
     """
-    # torchrun kills its processes 30 s after it was told to stop: too soon for a checkpoint.
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
     level = os.environ.setdefault("LOGLEVEL", "ERROR")
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -95,6 +96,13 @@ def _torchrun() -> None:
 
     # Not every module of torchrun reads LOGLEVEL: one warns of each signal it passes on.
     logging.getLogger("torch.distributed.elastic").setLevel(level)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SignalException("asked to stop", signal.Signals(number))
+
+    # torchrun handles signals once the nodes have met. While it waits for them as process 1 of a
+    # container, the kernel drops a signal without a handler: the pod would last its grace period.
+    signal.signal(signal.SIGTERM, stop)
     try:
         main(sys.argv[1:])
     except SignalException as stopped:

@@ -72,6 +72,9 @@ def ask_model(
     dtype: str,
     as_json: bool,
     say: Callable[[str], None],
+    seed: int = 0,
+    batch_tokens: int = 4096,
+    threads: int = 0,
     base_url: str = "",
     options: Sequence[str] = (),
 ) -> str:
@@ -89,11 +92,12 @@ def ask_model(
         raise UserError("the question is empty", where="ask")
     strategies.get(strategy, where="--strategy")
     passage = read_context(context)
-    check(question, context=passage, choices=names, strategy=strategy)
+    check(question, context=passage, choices=names, strategy=strategy, where="--strategy")
     engine, _ = open_engine(
-        model, dtype=dtype, batch_tokens=4096, say=say, base_url=base_url, options=options
-    )
-    answer = ask(question, engine, context=passage, choices=names, strategy=strategy)
+        model, dtype=dtype, batch_tokens=batch_tokens, say=say, threads=threads,
+        base_url=base_url, options=options,
+    )  # fmt: skip
+    answer = ask(question, engine, context=passage, choices=names, strategy=strategy, seed=seed)
     if as_json:
         return json.dumps(asdict(answer), ensure_ascii=False, indent=2)
     lines = [*_told(answer, names), "A language model wrote this. It is not medical advice."]

@@ -42,7 +42,17 @@ def test_a_part_of_a_group_is_not_the_group() -> None:
             "strategy is 'direct' in mmlu-anatomy and 'voc' in mmlu-virology",
         ),
         (
-            [result("mmlu-anatomy", 1, 2, seed=0), result("mmlu-virology", 1, 2, seed=1)],
+            [
+                result(task, 1, 2, strategy="direct:shots=2", seed=seed)
+                for seed, task in enumerate(("mmlu-anatomy", "mmlu-virology"))
+            ],
+            "seed is 0 in mmlu-anatomy and 1 in mmlu-virology",
+        ),
+        (
+            [
+                result(task, 1, 2, strategy="of another version", seed=seed)
+                for seed, task in enumerate(("mmlu-anatomy", "mmlu-virology"))
+            ],
             "seed is 0 in mmlu-anatomy and 1 in mmlu-virology",
         ),
         (
@@ -57,6 +67,13 @@ def test_a_part_of_a_group_is_not_the_group() -> None:
 def test_what_does_not_belong_together_is_refused(rows: Any, told: str) -> None:
     with pytest.raises(UserError, match=told):
         group_score("mmlu-medical", rows)
+
+
+def test_the_seed_of_what_no_seed_changes_is_no_difference() -> None:
+    rows = [result(t, 1, 2, seed=s) for s, t in enumerate(("mmlu-anatomy", "mmlu-virology"))]
+    found = group_score("mmlu-medical", rows)
+    assert (found["n"], found["seed"]) == (4, None)
+    assert group_score("mmlu-medical", rows[1:])["seed"] == 1
 
 
 def test_an_unknown_group() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medexpert.engines.scripted import ScriptedEngine
 from medexpert.evaluate.harness_rules import Read, helm, huatuo, meditron, mirage
 from medexpert.evaluate.harnesses import (
     Answered,
@@ -22,7 +23,8 @@ from medexpert.evaluate.harnesses import (
     weighted_f1,
 )
 from medexpert.prompt.parse import parse_choice
-from medexpert.records import NO_ANSWER, Prediction, UserError
+from medexpert.prompt.strategies import get
+from medexpert.records import NO_ANSWER, Prediction, Question, UserError
 
 WORDS = ("yes", "no", "maybe")
 OPTIONS = {"A": "aspirin", "B": "beta blocker", "C": "insulin", "D": "none of these"}
@@ -180,6 +182,18 @@ def test_a_refused_question_is_wrong_by_every_rule_and_hides_none() -> None:
     assert all(rows[name].accuracy == 0 for name in ("medexpert", "HELM", "Meditron"))
     # The silent answer has no log-probs either: then lm-eval's rule really lacks them.
     assert rows["lm-eval"].accuracy is None
+
+
+def test_a_written_check_is_read_as_the_answer() -> None:
+    question = Question("1", "Which?", ("aspirin", "warfarin"), "warfarin")
+    engine = ScriptedEngine(lambda p: "The answer is B" if "Check:" in p else "So it is.",
+                            has_logprobs=False)  # fmt: skip
+    voc = get("voc:verdict=generated:permutations=cyclic")
+    (made,) = voc.predict([question], engine, protocol="question-only", seed=0)
+    assert said(made) == "The answer is B"
+    rows = table([Answered("1", question.choices, made.answer, made.choice, said(made))])
+    read = {row.harness: row.read for row in rows}
+    assert (read["medexpert"], read["Meditron, reasoned"], read["HuatuoGPT-o1"]) == (1, 1, 1)
 
 
 def test_letters_are_scored_as_letters() -> None:

@@ -73,6 +73,18 @@ def test_faults_are_named(engine: ScriptedEngine) -> None:
             verify("Is it?", text, engine)
     with pytest.raises(UserError, match=r"unknown strategy 'vocs'.*did you mean 'voc'"):
         ask("Is it?", engine, strategy="vocs")
+    with pytest.raises(UserError, match=r"question ask: it tells no benchmark.*lm-eval:format="):
+        ask("Is it?", engine, strategy="lm-eval", choices=("aspirin", "warfarin"))
+    assert not engine.calls
+
+
+def test_what_one_question_is_too_little_for(engine: ScriptedEngine) -> None:
+    with pytest.raises(UserError, match="voc shows 2 solved examples, and one question alone has"):
+        verify("Is it?", ["yes", "no"], engine, shots=2)
+    with pytest.raises(UserError, match="voc-no-context leaves the context out"):
+        ask("Is it?", engine, strategy="voc-no-context")
+    assert not engine.calls
+    assert ask("Is it?", engine, strategy="voc-no-context", context="So it is.").choice == "yes"
 
 
 def test_verify_in_five_lines(base_model: Path) -> None:

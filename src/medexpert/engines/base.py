@@ -6,6 +6,7 @@ log-probabilities are natural logarithms, computed in float32 or better.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -35,6 +36,17 @@ class TextScore:
     logprob: float
     tokens: int
     bytes: int
+
+
+def text_scores(texts: Sequence[str], rows: Sequence[Sequence[float]]) -> list[TextScore]:
+    """The scores of texts from the ln p of their tokens, `rows` as `TokenScorer` gives them.
+
+    The sum is rounded once (`math.fsum`), so that no engine's order of adding shows.
+    """
+    return [
+        TextScore(math.fsum(row), len(row), len(text.encode("utf-8")))
+        for text, row in zip(texts, rows, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medexpert.engines.base import Completion, PromptError, TextScore, Usage
+from medexpert.engines.base import Completion, PromptError, TextScore, Usage, text_scores
 from medexpert.engines.branches import Branches
 from medexpert.engines.choices import rows_of
 from medexpert.engines.network import Network
@@ -201,10 +201,7 @@ class LocalEngine:
 
     def text_logprobs(self, texts: Sequence[str]) -> list[TextScore]:
         """ln p of each whole text: the sum over its tokens (`token_logprobs`)."""
-        return [
-            TextScore(sum(row), len(row), len(text.encode("utf-8")))
-            for row, text in zip(self.token_logprobs(texts), texts, strict=True)
-        ]
+        return text_scores(texts, self.token_logprobs(texts))
 
     @torch.inference_mode()
     def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:

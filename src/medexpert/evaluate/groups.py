@@ -8,6 +8,7 @@ from typing import Any
 
 from medexpert.evaluate import statistics
 from medexpert.evaluate.tasks import GROUPS
+from medexpert.prompt import strategies
 from medexpert.records import UserError, unknown_name
 
 MUST_AGREE = ("protocol", "strategy", "strategy_version", "seed", "model", "split", "limit")
@@ -18,10 +19,12 @@ def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, An
 
     `missing` names the members without a result; `complete` is false then, and the numbers are not
     the group's. Raises UserError: an unknown group, no result, a result of no member, two of one
-    task, or results that differ in one of MUST_AGREE.
+    task, or results that differ in one of MUST_AGREE; unlike seeds are no difference for a strategy
+    that no seed changes, and `seed` is then None.
     """
     if name not in GROUPS:
         raise unknown_name("group", name, GROUPS)
+    must_agree = MUST_AGREE if _seeded(results) else [key for key in MUST_AGREE if key != "seed"]
     found: dict[str, Mapping[str, Any]] = {}
     for result in results:
         task = str(result["task"])
@@ -29,7 +32,7 @@ def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, An
             raise UserError(f"{task} is no member of {name}", allowed=", ".join(GROUPS[name]))
         if task in found:
             raise UserError(f"two results of {task} in one {name}")
-        for key in MUST_AGREE:
+        for key in must_agree:
             if result.get(key) != results[0].get(key):
                 raise UserError(
                     f"{name}: {key} is {results[0].get(key)!r} in {results[0]['task']} and "
@@ -43,6 +46,7 @@ def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {
         "group": name,
         **{key: results[0].get(key) for key in MUST_AGREE},
+        "seed": results[0].get("seed") if len({r.get("seed") for r in results}) == 1 else None,
         "tasks": {
             task: {key: result[key] for key in ("n", "correct", "accuracy", "unparsed")}
             for task, result in found.items()
@@ -55,3 +59,11 @@ def group_score(name: str, results: Sequence[Mapping[str, Any]]) -> dict[str, An
         "micro_interval": asdict(statistics.wilson(correct, n)),
         "macro_accuracy": sum(float(r["accuracy"]) for r in found.values()) / len(found),
     }
+
+
+def _seeded(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a seed may change what these strategies answer; of one unknown here, it may."""
+    try:
+        return any(strategies.get(str(result["strategy"])).seeded for result in results)
+    except UserError:
+        return True

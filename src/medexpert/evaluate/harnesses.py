@@ -283,8 +283,12 @@ def _answered(
 
 
 def said(prediction: Prediction) -> str | None:
-    """The text the model generated as its answer: the first sample's; None where it only scored."""
+    """The text the model generated as its answer: the first sample's, or the first written check's
+    (`voc:verdict=generated`); None where it only scored."""
     samples = prediction.trace.get("samples")
+    verdict = prediction.trace.get("verdict")
+    if samples is None and isinstance(verdict, Mapping):
+        samples = verdict.get("checks")
     if isinstance(samples, Sequence) and samples and isinstance(samples[0], Mapping):
         return str(samples[0].get("text", ""))
     text = prediction.trace.get("text")

@@ -51,7 +51,8 @@ def ask(
 
     `lang` "" = Chinese when the question holds a Chinese character, English otherwise.
     `max_tokens` of an explanation; 0 = as the strategy says.
-    Raises UserError: empty question, fewer than two choices, equal choices, unknown strategy.
+    Raises UserError: empty question, fewer than two choices, equal choices, unknown strategy, or
+    one that needs more than a single question.
     """
     chosen = strategies.get(strategy)
     if isinstance(chosen, Voc):
@@ -61,24 +62,18 @@ def ask(
 
 
 def check(
-    question: str, *, context: str, choices: Sequence[str], strategy: str, lang: str = ""
+    question: str,
+    *,
+    context: str,
+    choices: Sequence[str],
+    strategy: str,
+    lang: str = "",
+    where: str = "",
 ) -> None:
     """Raises the UserError that `ask` would for what no model can mend: a question or choices as
-    they must not be, an unknown strategy, one that needs more than a single question."""
-    chosen = strategies.get(strategy)
-    asked = _asked(question, choices, context, lang)
-    needs: Needs = getattr(chosen, "needs", Needs())
-    if needs.examples or needs.lender:
-        raise UserError(
-            f"{strategy} shows other questions, and a question asked by itself has none",
-            allowed="a strategy without worked examples, as voc, cot or direct",
-        )
-    if needs.context and not asked.contexts:
-        raise UserError(
-            f"{strategy} leaves the context out, and there is none",
-            allowed="a context to leave out",
-        )
-    check_needs(chosen, [asked], protocol=_protocol(asked))
+    they must not be, an unknown strategy, one that needs more than a single question (`where` the
+    strategy was given)."""
+    _require_alone(strategies.get(strategy), _asked(question, choices, context, lang), where)
 
 
 def verify(
@@ -137,11 +132,36 @@ def _asked(question: str, choices: Sequence[str], context: str, lang: str) -> Qu
     )
 
 
+def _require_alone(strategy: Strategy, asked: Question, where: str = "") -> None:
+    """Raises UserError for a strategy that one question alone has not enough for: solved examples,
+    other questions, or a context that it leaves out."""
+    name = strategy.name
+    needs: Needs = getattr(strategy, "needs", Needs())
+    task = f"the questions of a task (medexpert evaluate --strategy {name})"
+    if needs.examples:
+        raise UserError(
+            f"{name} shows {needs.examples} solved examples, and one question alone has none",
+            where=where, allowed=f"a strategy that shows none, or {task}",
+        )  # fmt: skip
+    if needs.lender:
+        raise UserError(
+            f"{name} shows explanations of another question, and there is only one",
+            where=where, allowed=f"a strategy that shows its own, or {task}",
+        )  # fmt: skip
+    if needs.context and not asked.contexts:
+        raise UserError(
+            f"{name} leaves the context out, and there is none",
+            where=where, allowed=f"a context, or {task}",
+        )  # fmt: skip
+    check_needs(strategy, [asked], protocol=_protocol(asked))
+
+
 def _protocol(asked: Question) -> str:
     return "reasoning-required" if asked.contexts else "question-only"
 
 
 def _answer(asked: Question, strategy: Strategy, engine: Engine, seed: int) -> Answer:
+    _require_alone(strategy, asked)
     (found,) = strategy.predict([asked], engine, protocol=_protocol(asked), seed=seed)
     rationales = found.trace.get("rationales", {})
     return Answer(

@@ -25,7 +25,7 @@ from medexpert.prompt.needs import Needs
 from medexpert.prompt.options import LETTERS, printed
 from medexpert.prompt.reasoning import check_counts
 from medexpert.prompt.template import ChatFormat
-from medexpert.records import Prediction, Question, unknown_name
+from medexpert.records import Prediction, Question, UserError, unknown_name
 
 if TYPE_CHECKING:
     from medexpert.engines.base import Engine
@@ -88,6 +88,11 @@ def lm_eval_prompt(question: Question, protocol: str, chat: ChatFormat, chosen: 
     name = chosen or question.ids.get("benchmark", "")
     if not name and set(question.choices) <= set(VERDICTS):
         name = "pubmedqa"
+    if not name:
+        raise UserError(
+            "it tells no benchmark whose prompt lm-eval would use", where=f"question {question.id}",
+            allowed=", ".join(f"lm-eval:format={known}" for known in FORMATS),
+        )  # fmt: skip
     if name not in FORMATS:
         raise unknown_name("lm-eval format", name, FORMATS, where=f"question {question.id}")
     if name == "pubmedqa":

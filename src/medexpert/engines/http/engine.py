@@ -12,7 +12,6 @@ tokenizer so is one of which the endpoint read fewer tokens than it holds.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from medexpert.engines.base import Completion, TextScore, Usage
+from medexpert.engines.base import Completion, TextScore, Usage, text_scores
 from medexpert.engines.http import answers, requests
 from medexpert.engines.http.client import BadAnswer, Client, EndpointError
 from medexpert.engines.http.labels import Labels
@@ -199,10 +198,7 @@ class HttpEngine:
 
         Raises NoLogprobs as `token_logprobs`.
         """
-        return [
-            TextScore(math.fsum(row), len(row), len(text.encode("utf-8")))
-            for row, text in zip(self.token_logprobs(texts), texts, strict=True)
-        ]
+        return text_scores(texts, self.token_logprobs(texts))
 
     def token_logprobs(self, texts: Sequence[str]) -> list[list[float]]:
         """See `engines.base.TokenScorer`; windows as in the local engine.
