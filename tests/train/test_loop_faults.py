@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -99,6 +100,25 @@ def test_out_of_memory_is_of_the_step_that_is_done_again(
     assert [e["step"] for e in found if e["event"] == "out_of_memory"] == [3]
     # What was counted of the step before the fault is taken out before it is done again.
     assert taken[:4] == [1, 2, 3, 5]
+
+
+def test_what_a_failed_pass_has_made_is_gone_before_memory_is_given_back(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def fault(call: int, batch: Any) -> float:
+        if call == 3:
+            activations = torch.zeros(8)
+            made.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    alive: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(made[0]() is not None))
+    settings = SETTINGS.model_copy(update={"micro_rows": 2})
+    go(tiny_model(), tmp_path, settings, wrap=lambda one: Broken(one, fault))
+    assert alive == [False]
 
 
 def test_pairs_of_a_step_that_is_done_again_are_counted_once() -> None:
