@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from medexpert.model import base
+from medexpert.model.adapters import ADAPTERS
 from medexpert.pipeline import Pipeline
 from medexpert.recipe import load
 from medexpert.recipe_train import Meter, Preference, Stage
@@ -26,7 +27,7 @@ from medexpert.train import state
 from medexpert.train.batches import Account
 from medexpert.train.faults import repeatable
 from medexpert.train.optim import Masters
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, hold
 from medexpert.train.preference import PreferenceObjective
 from medexpert.train.progress import Log
 from medexpert.train.stage import stage_pieces
@@ -119,6 +120,23 @@ def test_what_a_failed_pass_has_made_is_gone_before_memory_is_given_back(
     settings = SETTINGS.model_copy(update={"micro_rows": 2})
     go(tiny_model(), tmp_path, settings, wrap=lambda one: Broken(one, fault))
     assert alive == [False]
+
+
+def test_frozen_weights_are_rounded_before_they_move(tiny_model: Callable[..., Any]) -> None:
+    settings = Stage(method="lora")
+    moved: list[set[torch.dtype]] = []
+
+    class Moving(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = ADAPTERS["lora"](tiny_model(), settings, 0)
+
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            moved.append({p.dtype for p in self.model.parameters() if not p.requires_grad})
+            return self
+
+    hold(Moving(), settings, ALONE)
+    assert moved == [{torch.bfloat16}]
 
 
 def test_pairs_of_a_step_that_is_done_again_are_counted_once() -> None:
