@@ -107,18 +107,18 @@ def test_a_stage(
     assert {place for place, _ in seen} == {"cuda"}
 
 
-@pytest.fixture
-def reference(base_model: Path) -> LocalEngine:
-    return LocalEngine(*base.load(base_model, dtype=torch.float32, device="cpu"))
+def opened(folder: Path, reading: str, device: str | None = None) -> LocalEngine:
+    model, tokenizer = base.load(folder, dtype=torch.float32, device=device)
+    return LocalEngine(model, tokenizer, lineage={"attention": reading})
 
 
-def test_questions(
-    base_model: Path, reference: LocalEngine, gpu: Callable[[torch.Tensor], bool]
-) -> None:
+@pytest.mark.parametrize("reading", ["causal", "prefix"])
+def test_questions(reading: str, base_model: Path, gpu: Callable[[torch.Tensor], bool]) -> None:
     choices = [" yes", " no", " maybe it does"]
     prompts = ["Does it help? Answer:", "It helped nine of ten. " * 8 + "Does it? Answer:"]
     prompts.append(prompts[1].replace("Does", "Did"))
-    engine = LocalEngine.open(base_model)
+    engine, reference = opened(base_model, reading), opened(base_model, reading, "cpu")
+    assert gpu(next(engine.model.parameters()))
     assert engine.facts()["device"] == "cuda"
     assert engine.facts()["sharing"].startswith("exact")
     scored = [torch.tensor(e.choice_logprobs(prompts, choices)) for e in (engine, reference)]
