@@ -76,6 +76,15 @@ def test_load_is_the_saved_model_in_eval_mode(tiny: Any, hf: Path, model: Any, t
     assert half.dtype == torch.bfloat16
 
 
+def test_cudnn_is_not_asked_for_attention(hf: Path) -> None:
+    """On an H100 torch would ask it first, and it makes a plan for every length."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load(hf, dtype=torch.float32)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_load_says_nothing_on_the_terminal(hf: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 

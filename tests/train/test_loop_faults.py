@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from medexpert.model import base
+from medexpert.model.adapters import ADAPTERS
 from medexpert.pipeline import Pipeline
 from medexpert.recipe import load
 from medexpert.recipe_train import Meter, Preference, Stage
@@ -25,7 +27,7 @@ from medexpert.train import state
 from medexpert.train.batches import Account
 from medexpert.train.faults import repeatable
 from medexpert.train.optim import Masters
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, hold
 from medexpert.train.preference import PreferenceObjective
 from medexpert.train.progress import Log
 from medexpert.train.stage import stage_pieces
@@ -99,6 +101,42 @@ def test_out_of_memory_is_of_the_step_that_is_done_again(
     assert [e["step"] for e in found if e["event"] == "out_of_memory"] == [3]
     # What was counted of the step before the fault is taken out before it is done again.
     assert taken[:4] == [1, 2, 3, 5]
+
+
+def test_what_a_failed_pass_has_made_is_gone_before_memory_is_given_back(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def fault(call: int, batch: Any) -> float:
+        if call == 3:
+            activations = torch.zeros(8)
+            made.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    alive: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(made[0]() is not None))
+    settings = SETTINGS.model_copy(update={"micro_rows": 2})
+    go(tiny_model(), tmp_path, settings, wrap=lambda one: Broken(one, fault))
+    assert alive == [False]
+
+
+def test_frozen_weights_are_rounded_before_they_move(tiny_model: Callable[..., Any]) -> None:
+    settings = Stage(method="lora")
+    moved: list[set[torch.dtype]] = []
+
+    class Moving(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = ADAPTERS["lora"](tiny_model(), settings, 0)
+
+        def to(self, *args: Any, **kwargs: Any) -> Any:
+            moved.append({p.dtype for p in self.model.parameters() if not p.requires_grad})
+            return self
+
+    hold(Moving(), settings, ALONE)
+    assert moved == [{torch.bfloat16}]
 
 
 def test_pairs_of_a_step_that_is_done_again_are_counted_once() -> None:
@@ -213,12 +251,11 @@ def test_a_write_that_has_begun_ends_before_an_error_leaves(
 def test_a_fault_of_the_first_process_is_one_line_on_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from medexpert.train import parallel
     from medexpert.train.stage import _Stage
 
     stage = object.__new__(_Stage)
     stage.key, stage.folder, stage.data = "k", tmp_path, tmp_path / "instruct.jsonl"
     stage.world = replace(World(0, 1, 0, torch.device("cpu")), rank=1, size=2)
-    monkeypatch.setattr(parallel, "agree", lambda world, flag: True)
+    monkeypatch.setattr("medexpert.train.stage.agree", lambda world, flag: True)
     with pytest.raises(UserError, match="the first process cannot read it"):
         stage.store()

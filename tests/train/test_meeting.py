@@ -7,11 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from medexpert.records import UserError
 from medexpert.train import meeting
+from medexpert.train.faults import Interrupted
 from medexpert.train.meeting import open_world
 from medexpert.train.parallel import World, agree, sum_over
 
@@ -48,6 +52,37 @@ def test_half_set_environment_is_an_error(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message), open_world():
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "goodbye", "code"),
+    [
+        (None, True, None),
+        (Interrupted("after step 3"), True, None),
+        (UserError("out of memory"), False, 2),
+        (KeyboardInterrupt(), False, 130),
+        (RuntimeError("a bug"), False, 1),
+    ],
+)
+def test_on_gpus_an_error_does_not_wait_for_processes_that_wait_for_this_one(
+    error: BaseException | None, goodbye: bool, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip((*meeting.LAUNCHER, *meeting.ADDRESS), "020xy", strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    asked: list[str] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("goodbye"))
+    left: list[int] = []
+    monkeypatch.setattr(meeting.atexit, "register", lambda leave, code: left.append(code))
+    with suppress(BaseException), open_world() as world:
+        assert (world.size, world.device) == (2, torch.device("cuda", 0))
+        if error is not None:
+            raise error
+    assert bool(asked) == goodbye
+    assert left == ([] if code is None else [code])
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])

@@ -23,6 +23,7 @@ from medexpert.train.optim import (
     scale_to,
     total_norm,
 )
+from simulated_gpu import simulated_gpu
 
 SCHEDULES = ("cosine", "linear", "wsd", "constant")
 
@@ -145,6 +146,18 @@ def test_publish_rounds_gather_does_not_and_release_gives_fp32_back(
     assert all(torch.equal(p, masters.master[n]) for n, p in model.named_parameters())
     model.model.norm.weight.sum().backward()  # no hook takes it away any more
     assert model.model.norm.weight.grad is not None
+
+
+def test_a_released_model_is_widened_in_main_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that trained an adapter on a rounded base may have no room for the base in fp32."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    with simulated_gpu(monkeypatch) as on_gpu:
+        masters = Masters(model.to("cuda"), torch.bfloat16)
+        assert all(on_gpu(p) for p in model.parameters())
+        assert masters.release() is model
+        assert not any(on_gpu(p) for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

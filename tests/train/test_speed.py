@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
+import sysconfig
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,24 @@ def test_a_missing_compiler_is_told(
     assert "there is no C++ compiler" in speed.prepare(learner, Stage(), LONG)
     with pytest.raises(UserError, match=r"there is no C\+\+ compiler"):
         speed.prepare(learner, Stage(compile="on"), LONG)
+
+
+def test_on_a_gpu_triton_and_what_it_needs_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert speed.compiler_missing(gpu) == "triton is not installed"
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "there is no C compiler" in speed.compiler_missing(gpu)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "gcc" else None)
+    assert speed.compiler_missing(gpu) == ""
+    (tmp_path / "Python.h").unlink()
+    assert "Python.h" in speed.compiler_missing(gpu)
 
 
 def test_both_softmaxes_agree() -> None:

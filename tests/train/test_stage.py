@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from medexpert import manifest
-from medexpert.model import base
+from medexpert.model import base, checkpoint
 from medexpert.recipe import Run, load
 from medexpert.records import UserError
 from medexpert.train import stage, turns
@@ -66,6 +68,47 @@ def test_frozen_weights_come_out_bit_identical_and_merged_equals_adapter(
     assert not (folder / "adapter").exists()
     assert not any(name.startswith("adapter/") for name in entry["files"])
     manifest.verify(folder)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "cpoly"])
+def test_a_base_in_float32_stays_in_main_memory(
+    recipe: Callable[..., Path], base_model: Path, data: Path, tmp_path: Path, method: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Before training (it moves rounded) and after it, when the trained one is gone already."""
+    lines = [f'adapt.method="{method}"', "adapt.epochs=1", "adapt.sequence_length=128"]
+    at_work = object.__new__(stage._Stage)
+    at_work.name, at_work.parent, at_work.sharded, at_work.tasks = (
+        "adapt",
+        base_model,
+        False,
+        ("t",),
+    )
+    at_work.recipe = load(recipe(), lines)
+    at_work.settings, at_work.world = at_work.recipe.adapt, World(0, 1, 0, torch.device("meta"))
+    model, _ = at_work._open()
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+    trained: list[weakref.ref[Any]] = []
+    kept, opened = checkpoint.save_adapter, base.load
+
+    def keep(model: Any, *args: Any, **how: Any) -> Any:
+        trained.append(weakref.ref(model))
+        return kept(model, *args, **how)
+
+    def reopen(folder: Path, **how: Any) -> Any:
+        assert [one() for one in trained] == [None] * len(trained)
+        return opened(folder, **how)
+
+    monkeypatch.setattr(base, "default_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(checkpoint, "save_adapter", keep)
+    monkeypatch.setattr(base, "load", reopen)
+    gc.disable()
+    try:
+        go(load(recipe(), [*lines, "adapt.recompute=true"]), base_model, data, tmp_path / "adapt")
+    finally:
+        gc.enable()
+    assert len(trained) == 1
 
 
 def test_what_is_refused_costs_no_finished_stage(

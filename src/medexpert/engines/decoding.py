@@ -42,7 +42,7 @@ class Decoding:
         """After each, every row that has not ended has one token more in `made`."""
         room = self.settings.max_tokens
         batch = Branches(self.network, self.leaves, room=room - 1, left=True)
-        processors: Any = sampling(self.settings, self._seeds)
+        processors: Any = sampling(self.settings, self._seeds, self.network.device)
         alive = list(range(len(self.leaves)))  # the row of each place in the batch
         ended: set[int] = set()
         logits = batch.first_logits()

@@ -86,7 +86,7 @@ def generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
             generation_config=config,
-            logits_processor=sampling(settings, seeds),
+            logits_processor=sampling(settings, seeds, model.device),
             stopping_criteria=StoppingCriteriaList([_StopStrings(reader, width)]),
         )
     made = out[:, width:].tolist()
@@ -167,25 +167,29 @@ class _StopStrings(StoppingCriteria):  # type: ignore[misc,unused-ignore]
         return torch.tensor(done, device=input_ids.device, dtype=torch.bool)
 
 
-def sampling(settings: Settings, seeds: Sequence[int]) -> LogitsProcessorList:
-    """Processors after which argmax is a sample; empty for greedy."""
+def sampling(settings: Settings, seeds: Sequence[int], device: Any = "cpu") -> LogitsProcessorList:
+    """Processors after which argmax is a sample; empty for greedy. Draws are made on `device`."""
     if settings.temperature == 0:
         return LogitsProcessorList()
     steps: list[LogitsProcessor] = [TemperatureLogitsWarper(settings.temperature)]
     if settings.top_p < 1:
         steps.append(TopPLogitsWarper(settings.top_p))
-    return LogitsProcessorList([*steps, _GumbelNoise(seeds)])
+    return LogitsProcessorList([*steps, _GumbelNoise(seeds, device)])
 
 
 class _GumbelNoise(LogitsProcessor):  # type: ignore[misc,unused-ignore]
     """argmax(logits + Gumbel noise) is a draw from softmax(logits); -ln of an exponential draw is
-    Gumbel. Each row has its own CPU generator, so rows do not depend on each other."""
+    Gumbel. Each row has its own generator, so rows do not depend on each other. A row needs a draw
+    for each entry of the vocabulary: for a GPU a CPU would be long about them.
+    """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    def __init__(self, seeds: Sequence[int], device: Any) -> None:
+        self.device = device
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        size = scores.shape[-1]
-        draws = [torch.empty(size).exponential_(generator=g) for g in self.generators]
-        noise = torch.stack(draws).clamp_min(1e-30).log()
+        draws = scores.new_empty(scores.shape, dtype=torch.float32, device=self.device)
+        for row, generator in zip(draws, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        noise = draws.clamp_min_(1e-30).log_()
         return scores.float() - noise.to(scores.device)

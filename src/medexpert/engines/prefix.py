@@ -110,7 +110,7 @@ def generate_prefix(
     step = _Step(model, real, (place - first).clamp_min(0))
     logits = step.prompts(given, _mask(model, (~real).long(), prefix))
     reader = Reader(tokenizer, rows, settings.stop)
-    processors: Any = sampling(settings, seeds)
+    processors: Any = sampling(settings, seeds, device)
     stopping = torch.tensor(ends, dtype=torch.long, device=device)
     made: list[Ids] = [[] for _ in rows]
     done = torch.zeros(len(rows), dtype=torch.bool, device=device)

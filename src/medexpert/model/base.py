@@ -219,7 +219,7 @@ def load(
     model: Any
     where = device or default_device()
     if folders.is_adapter(folder):
-        model, tokenizer = _merged(folder, dtype, task, four_bit, where)
+        model, tokenizer = _merged(folder, dtype, task, four_bit)
     else:
         from medexpert.model.checkpoint import task_of
 
@@ -228,10 +228,11 @@ def load(
     return (model.eval() if four_bit else model.eval().to(where)), tokenizer
 
 
-def _merged(
-    folder: Path, dtype: torch.dtype, task: str, four_bit: bool, device: torch.device | str
-) -> tuple[Any, Any]:
-    """An adapter on the weights it was trained on, merged in float32 and cast to `dtype`."""
+def _merged(folder: Path, dtype: torch.dtype, task: str, four_bit: bool) -> tuple[Any, Any]:
+    """An adapter on the weights it was trained on, merged in float32 and cast to `dtype`.
+
+    In main memory: in float32 a model takes twice of what a GPU needs to train or to ask it.
+    """
     import torch
 
     from medexpert.model.adapters import quantised
@@ -253,10 +254,10 @@ def _merged(
                 where=str(folder / folders.LINEAGE),
             )
         folders.check(parent)
-        model, tokenizer = open_plain(parent, known[rounded["dtype"]], device)
+        model, tokenizer = open_plain(parent, known[rounded["dtype"]], default_device())
         model = quantised.restored(model, torch.float32)
     else:
-        model, tokenizer = load(parent, dtype=torch.float32)
+        model, tokenizer = load(parent, dtype=torch.float32, device="cpu")
     model = open_adapter(model, folder, task)
     cast_weights(model, dtype)
     return model, tokenizer

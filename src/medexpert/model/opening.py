@@ -19,6 +19,7 @@ def open_plain(folder: Path, dtype: torch.dtype, quantise_on: Any = None) -> tup
     """
     import transformers
 
+    without_cudnn_attention()
     library: Any = transformers
     four_bit: dict[str, Any] = {}
     if quantise_on is not None:
@@ -50,6 +51,18 @@ def open_plain(folder: Path, dtype: torch.dtype, quantise_on: Any = None) -> tup
     if four_bit:
         quantised.exact(model)
     return model, tokenizer
+
+
+def without_cudnn_attention() -> None:
+    """Take cuDNN's kernels out of torch's choice for attention, in which they are first on an H100.
+
+    They make a plan for each new length, half a second long, and each token that is written is a
+    new length. With a mask their gradients were no numbers at some lengths (torch 2.11 and later:
+    https://github.com/pytorch/pytorch/issues/196678).
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def open_tokenizer(folder: Path) -> Any:

@@ -9,6 +9,7 @@ number of processes, and with the same rows in the same order on any other numbe
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,8 +206,8 @@ class _Run:
         self.learner.take_facts(lambda counted: counted)  # of the micro-batches that are done again
         self.micro_rows //= 2
         self.at.micro_rows = self.micro_rows
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        traceback.clear_frames(error.__traceback__)  # they hold what the failed pass has made
+        torch.cuda.empty_cache()
         job.say(f"{job.name}: out of memory; going on with micro_rows = {self.micro_rows}")
         self.log.write(
             {"event": "out_of_memory", "step": self.at.step + 1, "micro_rows": self.micro_rows}

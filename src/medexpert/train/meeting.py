@@ -6,9 +6,11 @@ number, however, is written to a pipe at once, and a thread reads it there.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import torch.distributed as dist
 
 from medexpert.model.base import default_device
 from medexpert.records import UserError
+from medexpert.train.faults import Interrupted
 from medexpert.train.parallel import World
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -33,7 +36,8 @@ GRACE = 1.0
 def open_world() -> Iterator[World]:
     """Join the processes that torchrun started: gloo on CPUs, NCCL on GPUs; alone without torchrun.
 
-    Raises UserError when torchrun's variables are set in part, or do not fit this machine.
+    Raises UserError when torchrun's variables are set in part, or do not fit this machine. On GPUs
+    of several processes one that leaves by an error is ended when Python ends, without a goodbye.
     """
     given = {name: os.environ[name] for name in LAUNCHER if os.environ.get(name)}
     if not given:
@@ -59,8 +63,29 @@ def open_world() -> Iterator[World]:
         dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield World(rank, size, local_rank, device)
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        # An interruption is one of all processes. After another error they may wait in a sum for
+        # this one, and NCCL, asked to end, would wait for them.
+        if device.type == "cuda" and not isinstance(error, Interrupted):
+            atexit.register(_leave, _exit_code(error))
+        else:
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _exit_code(error: BaseException) -> int:
+    """The door's, see `__main__.main`; 1 for what it does not catch."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UserError) else 1
+
+
+def _leave(code: int) -> None:
+    """End the process here: Python's own end would ask NCCL as well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

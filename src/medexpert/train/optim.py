@@ -77,7 +77,8 @@ class Weights(Protocol):
     def release(self) -> nn.Module | None:
         """The run is over: the plain model in fp32 and eval mode on rank 0; None on the others.
 
-        Frozen weights come back rounded to the dtype they were held in.
+        On the CPU, unless it is quantised. Frozen weights come back rounded to the dtype they were
+        held in.
         """
 
 
@@ -243,11 +244,15 @@ class Masters:
             hook.remove()
         self.drop()
         self._gradient.clear()
+        if self.processes > 1 and dist.get_rank() != 0:
+            return None
         for name, parameter in self.live.items():
             parameter.data = self.master[name]  # no second fp32 copy beside the masters
+        if all(parameter.is_floating_point() for parameter in self.model.parameters()):
+            self.model.to("cpu")  # a GPU may hold a frozen base rounded and have no room for fp32
         cast(self.model, torch.float32)
         released: nn.Module = self.model.eval()
-        return released if self.processes == 1 or dist.get_rank() == 0 else None
+        return released
 
 
 BUCKET = 2**26

@@ -103,6 +103,7 @@ def hold(learner: nn.Module, settings: Stage, world: World) -> Weights:
     dtype = DTYPES[settings.dtype]
     if twin is None:
         if not quantised:
+            cast(model, dtype, trained=False)  # before it moves: half the memory
             learner.to(world.device)
         return Masters(model, dtype, world.size)
     if settings.method == "full":

@@ -13,9 +13,11 @@ import os
 import shutil
 import statistics
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,17 +83,25 @@ def _nothing() -> None:
 def compiler_missing(device: torch.device) -> str:
     """Why nothing can be compiled here, "" where it can."""
     if device.type == "cpu":
-        named = os.environ.get("CXX")
-        if named and shutil.which(named.split()[0]):
-            return ""
-        if any(shutil.which(name) for name in ("g++", "clang++")):
-            return ""
-        return "there is no C++ compiler (g++ or clang++)"
+        found = _on_the_path(os.environ.get("CXX"), "g++", "clang++")
+        return "" if found else "there is no C++ compiler (g++ or clang++)"
     try:
         import triton  # noqa: F401
     except ImportError:
         return "triton is not installed"
+    # triton compiles, with Python's own headers, the C code that starts its kernels. Containers
+    # that are made to run torch often have neither.
+    if not _on_the_path(os.environ.get("CC"), "gcc", "clang"):
+        return "there is no C compiler (gcc or clang), which triton needs"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").is_file():
+        return "Python's headers (Python.h) are missing, which triton needs"
     return ""
+
+
+def _on_the_path(named: str | None, *usual: str) -> bool:
+    """Whether the compiler that a variable names, or one of the usual ones, is there."""
+    names = [*(named or "").split()[:1], *usual]
+    return any(shutil.which(name) for name in names)
 
 
 def prepare(

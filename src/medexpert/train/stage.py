@@ -5,6 +5,7 @@ Several processes run this together: each opens the model and the tokens, the fi
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -68,7 +69,7 @@ def run_stage(
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         stage.prepare(heldout, dev)
         outcome = stage.train(heldout, dev)
-        return stage.save(outcome, checked) if world.first else {}
+        return turns.by_first(world, lambda: stage.save(outcome, checked)) or {}
 
 
 class _Stage:
@@ -95,7 +96,7 @@ class _Stage:
         """The model with what the stage puts on it; only what moves is trainable."""
         settings = self.settings
         model: Any
-        four_bit = settings.method == "qlora"
+        four_bit, whole = settings.method == "qlora", settings.method == "full" and not self.sharded
         if four_bit and self.sharded:
             raise UserError(
                 "4-bit weights cannot be sharded", where=f"{self.name}.sharding",
@@ -104,8 +105,8 @@ class _Stage:
         model, tokenizer = base.load(
             self.parent,
             dtype=DTYPES[settings.dtype] if four_bit else torch.float32,
-            # What is going to be sharded need not fit into one GPU.
-            device="cpu" if self.sharded else self.world.device,
+            # In float32 what will be sharded, or rounded (`hold`), need not fit into one GPU.
+            device=self.world.device if whole or four_bit else "cpu",
             four_bit=four_bit,
         )
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -293,10 +294,9 @@ class _Stage:
             # Training rounded the frozen weights to its dtype: merge into the parent's own, which
             # is also what the adapter folder gives when it is opened.
             outcome.model = model = None
-            device = self.world.device if method == "qlora" else "cpu"
-            model, _ = base.load(
-                folder / "adapter", dtype=torch.float32, device=device, task=self.merged_task()
-            )
+            gc.collect()  # layers that are recomputed or compiled hold themselves
+            own, task = folder / "adapter", self.merged_task()
+            model, _ = base.load(own, dtype=torch.float32, device="cpu", task=task)
         checkpoint.save_model(
             model, self.tokenizer, folder / "model", lineage=lineage, dtype=torch.float32
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from medexpert.model.checkpoint import save_adapter, save_model
 from medexpert.model.folder import model_digest, read_lineage
 from medexpert.recipe_train import Lora, Stage
 from medexpert.records import UserError
+from simulated_gpu import simulated_gpu
 
 STAGE = Stage(method="qlora", lora=Lora(rank=4, alpha=8, dropout=0.0))
 present = importlib.util.find_spec("bitsandbytes") is not None
@@ -62,6 +65,34 @@ def test_a_base_quantised_in_an_unknown_way_is_refused(base: Path) -> None:
     save_adapter(wrapped, folder, lineage=lineage)
     with pytest.raises(UserError, match=r"quantised in a way not known here: .*int3"):
         load(folder, dtype=torch.float32)
+
+
+def test_codes_on_a_gpu_are_restored_in_main_memory(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 4 bits fit, 32 need not. Of bitsandbytes only the names."""
+
+    class Linear4bit(torch.nn.Linear):
+        pass
+
+    library = SimpleNamespace(
+        nn=SimpleNamespace(Linear4bit=Linear4bit),
+        functional=SimpleNamespace(dequantize_4bit=lambda data, state: data.bfloat16()),
+    )
+    monkeypatch.setattr(quantised, "require", lambda: None)
+    model = tiny.make_model(tie_word_embeddings=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.__class__ = Linear4bit
+            module.weight.quant_state = None
+    model.config.quantization_config = {}
+    with simulated_gpu(monkeypatch) as on_gpu:
+        model.to("cuda")
+        monkeypatch.setitem(sys.modules, "bitsandbytes", library)
+        plain = quantised.restored(model, torch.float32)
+        held = [*plain.parameters(), *plain.buffers()]
+        assert not any(on_gpu(tensor) for tensor in held)
+    assert {tensor.dtype for tensor in held} == {torch.float32}
 
 
 @needs_bitsandbytes

@@ -70,9 +70,10 @@ def told(model: Any) -> dict[str, str]:
 
 
 def restored(model: Any, dtype: torch.dtype) -> Any:
-    """The 4-bit model as a plain one: each weight the exact value of its code, in `dtype`.
+    """The 4-bit model as a plain one in main memory: each weight the exact value of its code.
 
-    In place; the quantised model must not be used afterwards.
+    In `dtype` all of them together may be more than the GPU has that held their codes. In place;
+    the quantised model must not be used afterwards.
     """
     import torch
 
@@ -86,9 +87,10 @@ def restored(model: Any, dtype: torch.dtype) -> Any:
         plain = torch.nn.Linear(
             module.in_features, module.out_features, bias=module.bias is not None, device="meta"
         )
-        plain.weight = torch.nn.Parameter(values.to(dtype), requires_grad=False)
+        plain.weight = torch.nn.Parameter(values.to("cpu", dtype), requires_grad=False)
         if module.bias is not None:
-            plain.bias = torch.nn.Parameter(module.bias.data.to(dtype), requires_grad=False)
+            bias = module.bias.data.to("cpu", dtype)
+            plain.bias = torch.nn.Parameter(bias, requires_grad=False)
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, plain)
     for name in ("is_loaded_in_4bit", "is_quantized"):
@@ -97,4 +99,4 @@ def restored(model: Any, dtype: torch.dtype) -> Any:
         if hasattr(model, name):
             delattr(model, name)
     del model.config.quantization_config
-    return model
+    return model.to("cpu")
