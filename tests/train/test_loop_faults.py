@@ -213,12 +213,13 @@ def test_a_write_that_has_begun_ends_before_an_error_leaves(
 def test_a_fault_of_the_first_process_is_one_line_on_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from medexpert.train import parallel
+    from medexpert.train import turns
     from medexpert.train.stage import _Stage
 
     stage = object.__new__(_Stage)
     stage.key, stage.folder, stage.data = "k", tmp_path, tmp_path / "instruct.jsonl"
     stage.world = replace(World(0, 1, 0, torch.device("cpu")), rank=1, size=2)
-    monkeypatch.setattr(parallel, "agree", lambda world, flag: True)
-    with pytest.raises(UserError, match="the first process cannot read it"):
+    fault = UserError("the disk is full")
+    monkeypatch.setattr(turns, "from_first", lambda world, value, group: fault)
+    with pytest.raises(UserError, match="the disk is full"):
         stage.store()

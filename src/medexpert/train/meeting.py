@@ -23,8 +23,10 @@ from medexpert.train.parallel import World
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+ANSWER = timedelta(minutes=30)
+"""How long a process is waited for where all work alike: one that is lost keeps no others idle."""
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: the first one may tokenise a large corpus alone."""
+"""How long it is waited for where it works alone: the first one may tokenise a large corpus."""
 GRACE = 1.0
 """Seconds in which Python itself may answer Ctrl-C."""
 
@@ -56,9 +58,10 @@ def open_world() -> Iterator[World]:
     # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _interruptible():
-        dist.init_process_group(backend, timeout=PATIENCE)
+        dist.init_process_group(backend, timeout=ANSWER)
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield World(rank, size, local_rank, device)
+        yield World(rank, size, local_rank, device, patient)
     finally:
         dist.destroy_process_group()
 
