@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from medexpert.records import UserError
 from medexpert.train import meeting
+from medexpert.train.faults import Interrupted
 from medexpert.train.meeting import open_world
 from medexpert.train.parallel import World, agree, sum_over
 
@@ -50,20 +52,28 @@ def test_half_set_environment_is_an_error(
         pass
 
 
-@pytest.mark.allow_hosts(["127.0.0.1"])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    work = "from medexpert.train.meeting import *; print(flush=True); open_world().__enter__()"
-    child = subprocess.Popen(
+        return int(free.getsockname()[1])
+
+
+def begun(work: str, rank: int, port: int) -> subprocess.Popen[str]:
+    """One of two processes, at work."""
+    return subprocess.Popen(
         [sys.executable, "-c", work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         # A worker of a parallel test run ignores the signal, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
+    work = "from medexpert.train.meeting import *; print(flush=True); open_world().__enter__()"
+    child = begun(work, rank, free_port())
     try:
         assert child.stdout is not None
         child.stdout.readline()
@@ -76,3 +86,63 @@ def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
     assert child.returncode == 130, told
     said = [line for line in told.splitlines() if line.startswith("medexpert: ")]
     assert said == ["medexpert: stopped; run the same command to continue"][rank:]
+
+
+LEFT_ALONE = """
+import os
+from medexpert.records import UserError
+from medexpert.train.meeting import open_world
+from medexpert.train.parallel import agree, barrier
+try:
+    with open_world() as world:
+        barrier(world)
+        if not world.first:
+            os._exit(3)
+        agree(world, True)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_process_that_is_killed_is_one_line_on_the_others() -> None:
+    port = free_port()
+    children = [begun(LEFT_ALONE, rank, port) for rank in (0, 1)]
+    try:
+        (told, errors), _ = (child.communicate(timeout=120) for child in children)
+    finally:
+        for child in children:
+            child.kill()
+    assert children[0].returncode == 0, errors
+    assert told.startswith("process 0 of 2: another process has ended or does not answer (")
+    assert "gloo" not in told
+
+
+@pytest.mark.parametrize(
+    ("error", "destroyed"),
+    [(None, 1), (Interrupted("stopped"), 1), (UserError("out of memory"), 0)],
+)
+def test_a_process_that_fails_does_not_wait_for_others_inside_nccl(
+    error: BaseException | None, destroyed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*meeting.LAUNCHER, *meeting.ADDRESS):
+        monkeypatch.setenv(name, {"WORLD_SIZE": "2"}.get(name, "0"))
+    called: list[str] = []
+    for name in ("init_process_group", "new_group", "destroy_process_group"):
+        monkeypatch.setattr(
+            torch.distributed, name, lambda *given, name=name, **more: called.append(name)
+        )
+    for name, value in {"is_available": True, "device_count": 8, "set_device": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *given, value=value: value)
+
+    def work() -> None:
+        with open_world():
+            if error is not None:
+                raise error
+
+    if error is None:
+        work()
+    else:
+        with pytest.raises(type(error)):
+            work()
+    assert called.count("destroy_process_group") == destroyed

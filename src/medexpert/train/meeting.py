@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from medexpert.model.base import default_device
 from medexpert.records import UserError
+from medexpert.train.faults import Interrupted
 from medexpert.train.parallel import World
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
@@ -35,7 +36,8 @@ GRACE = 1.0
 def open_world() -> Iterator[World]:
     """Join the processes that torchrun started: gloo on CPUs, NCCL on GPUs; alone without torchrun.
 
-    Raises UserError when torchrun's variables are set in part, or do not fit this machine.
+    Raises UserError when torchrun's variables are set in part, or do not fit this machine, and
+    when another process has gone.
     """
     given = {name: os.environ[name] for name in LAUNCHER if os.environ.get(name)}
     if not given:
@@ -57,13 +59,36 @@ def open_world() -> Iterator[World]:
         return
     # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _interruptible():
-        dist.init_process_group(backend, timeout=ANSWER)
-        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
-    try:
-        yield World(rank, size, local_rank, device, patient)
-    finally:
+    with _others_named(rank, size):
+        with _interruptible():
+            dist.init_process_group(backend, timeout=ANSWER)
+            patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+        try:
+            yield World(rank, size, local_rank, device, patient)
+        except BaseException as error:
+            # NCCL waits here for the other processes of the machine, and they may wait for this
+            # one inside a sum: it ends, and they are ended by torchrun.
+            if device.type == "cpu" or isinstance(error, Interrupted):
+                dist.destroy_process_group()
+            raise
         dist.destroy_process_group()
+
+
+@contextmanager
+def _others_named(rank: int, size: int) -> Iterator[None]:
+    """One line instead of a traceback on each of many processes when one of them has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        met = isinstance(error, (dist.DistNetworkError, dist.DistStoreError))
+        if not met and "gloo/" not in str(error):
+            raise
+        why = str(error).partition("\n")[0].rpartition("] ")[2]
+        raise UserError(
+            f"another process has ended or does not answer ({why}): see what that one said; the "
+            "same command continues from the last checkpoint",
+            where=f"process {rank} of {size}",
+        ) from error
 
 
 @contextmanager
