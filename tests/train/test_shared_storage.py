@@ -12,13 +12,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
+import pytest
 import torch
 
 import worlds
 from medexpert import manifest
 from medexpert.records import UserError
+from medexpert.train import meeting, speed, stage
 from medexpert.train.optim import Masters
 from medexpert.train.parallel import World, barrier
 from medexpert.train.state import Checkpointer, Progress, found
@@ -61,19 +63,64 @@ def _checkpoints(world: World, folder: Path) -> dict[str, Any]:
     return seen
 
 
+class Full:
+    """A stage that is trained and cannot be saved."""
+
+    def __init__(self, *given: Any) -> None:
+        pass
+
+    def prepare(self, *given: Any) -> None:
+        pass
+
+    def train(self, *given: Any) -> None:
+        pass
+
+    def save(self, *given: Any) -> None:
+        raise UserError("the disk is full")
+
+
+def _saved(world: World, folder: Path) -> str:
+    """What a process says of a stage that the first one cannot save."""
+    recipe: Any = MagicMock()
+    with (
+        patch.object(stage, "_Stage", Full),
+        patch.object(stage, "quarantine_of"),
+        patch.object(speed, "set_up_threads"),
+        patch.object(meeting, "open_world", lambda: nullcontext(world)),
+    ):
+        return told(
+            lambda: stage.run_stage(
+                recipe, "adapt", parent=folder, data=folder, folder=folder, key="k", say=print
+            )
+        )
+
+
 def _seen(world: World, folder: Path) -> None:
-    seen = {"checkpoints": _checkpoints(world, folder / "state")}
+    seen = {
+        "checkpoints": _checkpoints(world, folder / "state"),
+        "saved": _saved(world, folder / "adapt"),
+    }
     (folder / f"{world.rank}.json").write_text(json.dumps(seen))
 
 
-def test_what_one_machine_does_not_see_is_not_taken_for_damage(tmp_path: Path) -> None:
-    worlds.launch(__file__, "2", str(tmp_path))
-    for rank in range(2):
-        seen = json.loads((tmp_path / f"{rank}.json").read_text())["checkpoints"]
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes sees."""
+    folder = tmp_path_factory.mktemp("shared")
+    worlds.launch(__file__, "2", str(folder))
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_what_one_machine_does_not_see_is_not_taken_for_damage(both: list[dict[str, Any]]) -> None:
+    for seen in (row["checkpoints"] for row in both):
         assert "not a finished folder (process 1 of 2); nothing was removed" in seen["late"]
         assert "Input/output error (process 0 of 2); nothing was removed" in seen["unread"]
         assert (seen["left"], seen["then"]) == (["step-000001", "step-000002"], 2)
         assert (seen["left then"], seen["damaged"]) == (["step-000001"], 1)
+
+
+def test_no_process_is_done_before_the_first_has_saved(both: list[dict[str, Any]]) -> None:
+    assert [row["saved"] for row in both] == ["the disk is full"] * 2
 
 
 if __name__ == "__main__":

@@ -68,7 +68,8 @@ def run_stage(
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         stage.prepare(heldout, dev)
         outcome = stage.train(heldout, dev)
-        return stage.save(outcome, checked) if world.first else {}
+        # Together: a scheduler that restarts the first machine alone would wait for the others.
+        return turns.by_first(world, lambda: stage.save(outcome, checked)) or {}
 
 
 class _Stage:
