@@ -21,6 +21,7 @@ import worlds
 from medexpert import manifest
 from medexpert.records import UserError
 from medexpert.train import meeting, speed, stage
+from medexpert.train.meeting import require_shared
 from medexpert.train.optim import Masters
 from medexpert.train.parallel import World, barrier
 from medexpert.train.state import Checkpointer, Progress, found
@@ -96,10 +97,14 @@ def _saved(world: World, folder: Path) -> str:
 
 
 def _seen(world: World, folder: Path) -> None:
-    seen = {
+    seen: dict[str, Any] = {
         "checkpoints": _checkpoints(world, folder / "state"),
         "saved": _saved(world, folder / "adapt"),
+        "own": told(lambda: require_shared(world, folder / f"of-{world.rank}")),
+        "shared": told(lambda: require_shared(world, folder / "of-all")),
     }
+    barrier(world)
+    seen["removed"] = not list((folder / "of-all").iterdir())
     (folder / f"{world.rank}.json").write_text(json.dumps(seen))
 
 
@@ -121,6 +126,14 @@ def test_what_one_machine_does_not_see_is_not_taken_for_damage(both: list[dict[s
 
 def test_no_process_is_done_before_the_first_has_saved(both: list[dict[str, Any]]) -> None:
     assert [row["saved"] for row in both] == ["the disk is full"] * 2
+
+
+def test_machines_that_share_no_folder_are_told_at_the_start(both: list[dict[str, Any]]) -> None:
+    for row in both:
+        assert "1 of 2 processes do not see here what the first one writes" in row["own"]
+        assert row["own"].endswith("allowed: a run folder on storage that all machines share")
+        assert row["shared"] == "None"
+        assert row["removed"]
 
 
 if __name__ == "__main__":

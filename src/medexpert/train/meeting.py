@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import select
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from medexpert import manifest
 from medexpert.model.base import default_device
 from medexpert.records import UserError
 from medexpert.train.faults import Interrupted
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, from_first, sum_over
+from medexpert.train.turns import by_first
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
@@ -72,6 +76,35 @@ def open_world() -> Iterator[World]:
                 dist.destroy_process_group()
             raise
         dist.destroy_process_group()
+
+
+def require_shared(world: World, folder: Path) -> None:
+    """Raise UserError on every process unless all see what the first one writes into `folder`.
+
+    Collective. Else hours of tokenising would pass before the others miss the tokens.
+    """
+    if world.size == 1:
+        return
+
+    def leave() -> Path:
+        with manifest.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
+        os.close(handle)
+        return Path(name)
+
+    mark = by_first(world, leave)
+    # A new name: what a network file system remembers of old ones does not count.
+    name = from_first(world, mark.name if mark else "")
+    unseen = int(sum_over(world, not (folder / name).exists())[0])
+    if mark:
+        mark.unlink(missing_ok=True)
+    if unseen:
+        raise UserError(
+            f"{unseen} of {world.size} processes do not see here what the first one writes",
+            where=str(folder),
+            allowed="a run folder on storage that all machines share",
+        )
 
 
 @contextmanager

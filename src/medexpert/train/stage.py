@@ -64,6 +64,7 @@ def run_stage(
     refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
     with meeting.open_world() as world:
+        meeting.require_shared(world, folder.parent)
         speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         stage.prepare(heldout, dev)
