@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.metadata import Metadata
 
 from medexpert import manifest
 from medexpert.recipe_train import Stage
@@ -191,6 +193,36 @@ def test_half_written_folders_are_swept_and_never_loaded(make: Make) -> None:
     (partial / "part-00000.safetensors").write_bytes(b"half")
     assert one.checkpoints.restore() == Progress()
     assert not partial.exists()
+
+
+def test_only_files_that_the_manifest_names_are_loaded(make: Make) -> None:
+    one = make()
+    for step in (1, 2):
+        one.step(step)
+        one.checkpoints.save(Progress(step))
+    one.checkpoints.wait()
+    old, new = (folder / "part-00000.safetensors" for folder in found(one.folder))
+    new.with_name("part-00001.safetensors").write_bytes(old.read_bytes())  # of a run before
+    other = make()
+    assert other.checkpoints.restore().step == 2
+    assert same(other.tensors(), one.tensors())
+
+
+def test_a_checkpoint_without_a_part_does_not_replace_the_one_before(tmp_path: Path) -> None:
+    facts: Any = {"key": "k", "progress": {"step": 1}}
+    writers = [shards.Writer(tmp_path, BEST, facts, 0)]
+    facts = {"key": "k", "progress": {"step": 2}}
+    writers.append(shards.Writer(tmp_path, BEST, facts, 0))
+    assert writers[0].partial != writers[1].partial
+    part: Any = {"part-00001.safetensors": {"bytes": 4, "sha256": "0"}}
+    results: Any = [[SimpleNamespace(storage_data=part)]]
+    for writer in writers:
+        writer.set_up_storage_writer(True)
+    (writers[0].partial / "part-00001.safetensors").write_bytes(b"four")
+    writers[0].finish(Metadata({}), results)
+    with pytest.raises(UserError, match=r"file part-00001.safetensors is missing"):
+        writers[1].finish(Metadata({}), results)
+    assert manifest.read_manifest(tmp_path / BEST)["progress"]["step"] == 1
 
 
 def test_checkpoints_of_another_key_are_refused_and_kept(make: Make) -> None:
