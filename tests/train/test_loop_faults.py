@@ -58,6 +58,34 @@ def test_best_weights_that_are_gone_are_not_replaced_by_the_last(
         go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
 
 
+def test_better_weights_that_a_killed_run_kept_are_the_best_of_the_next(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding differs on another number of processes: the same step need not be as good again."""
+    values = iter([0.5, 0.9])
+
+    def dev(model: Any, tokenizer: Any) -> Mapping[str, float]:
+        return {"accuracy": next(values, 0.4), "macro_f1": 0.5, "log_loss": 1.0}
+
+    gap = round(0.25 * make_plan().steps)
+    meter = Meter(select="accuracy", select_every=0.25)
+    settings = SETTINGS.model_copy(update={"meter": meter, "checkpoint_every": gap})
+    real = state.Checkpointer.save
+
+    def save(self: state.Checkpointer, progress: state.Progress) -> None:
+        if progress.best == [0.9, 2 * gap]:
+            self.wait()
+            raise RuntimeError("power cut")
+        real(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.Checkpointer, "save", save)
+        with pytest.raises(RuntimeError, match="power cut"):
+            go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
+    outcome = go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
+    assert outcome.progress.best == [0.9, 2 * gap]
+
+
 def test_nothing_finite_on_the_dev_fold_is_told(
     tiny_model: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -292,9 +292,23 @@ def test_best_weights_are_kept_beside_the_rotation(make: Make) -> None:
     assert make(key="other").checkpoints.best() is None
 
 
+def test_best_weights_outlive_a_kill_between_two_renames(make: Make) -> None:
+    one = make()
+    one.step(1)
+    one.checkpoints.save_best(Progress(1, best=[0.9, 1]))
+    one.checkpoints.wait()
+    (one.folder / BEST).rename(one.folder / f".{BEST}.partial-old")
+    (one.folder / f".{BEST}.2.partial").mkdir()
+    other = make()
+    other.checkpoints.restore()
+    assert [p.name for p in one.folder.iterdir()] == [BEST]
+    assert other.checkpoints.best() == Progress(1, best=[0.9, 1])
+
+
 def test_due_by_steps() -> None:
     held: Any = Checkpointer.__new__(Checkpointer)
     held._fault, held._talk, held._cost, held._saved_at = None, None, 0.0, 0.0
+    held.world = ALONE
     assert [step for step in range(1, 10) if held.due(step, 3)] == [3, 6, 9]
 
 

@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from medexpert import manifest
 from medexpert.records import UserError
 from medexpert.train import shards
 from medexpert.train.optim import Weights
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, from_first
 
 KEEP = 2
 BEST = "best"
@@ -66,7 +66,7 @@ class Checkpointer:
 
     `key` names the settings and data; beside checkpoints of another key it refuses to work.
     `settings` go into each checkpoint, to tell later what differs. `restore`, `save`,
-    `save_best`, `best`, `due` and `wait` are collective.
+    `save_best`, `best`, `best_kept`, `due` and `wait` are collective.
     """
 
     def __init__(
@@ -226,6 +226,9 @@ class Checkpointer:
         """
         refuse_others(self.folder, self.key, self.settings)
         if self.world.first:
+            for old in self.folder.glob(".*.partial-old"):  # killed between two renames
+                with suppress(OSError):  # its place is taken
+                    old.rename(self.folder / old.name[1 : -len(".partial-old")])
             for partial in self.folder.glob(".*.partial*"):
                 shutil.rmtree(partial, ignore_errors=True)
         names = [path.name for path in reversed(found(self.folder))]
@@ -235,6 +238,18 @@ class Checkpointer:
                 self._load(self.folder / name, facts)
                 return Progress(**facts["progress"])
         return Progress()
+
+    def best_kept(self, at: Progress) -> list[float] | None:
+        """[metric, step] of the best weights that are kept, for a run that goes on from `at`.
+
+        A killed run may have kept better ones after its last checkpoint, in place of those before.
+        """
+        kept: list[float] | None = None
+        with suppress(UserError, OSError):  # none is there, or `best` tells what is wrong
+            facts = manifest.read_manifest(self.folder / BEST)
+            kept = facts["progress"]["best"] if facts["key"] == self.key else None
+        kept = self._from_first(kept)
+        return kept if kept and kept[1] > at.step else at.best
 
     def best(self) -> Progress | None:
         """Load the kept best weights into the model; None when there are none of this key."""
@@ -294,11 +309,7 @@ class Checkpointer:
 
     def _from_first(self, value: Any) -> Any:
         """Rank 0's value, on every process."""
-        if self._talk is None:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._talk)
-        return box[0]
+        return from_first(self.world, value, self._talk)
 
     def _from_all(self, value: Any) -> list[Any]:
         """The values of all processes, on every one."""
