@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -249,7 +250,19 @@ def test_a_missing_or_damaged_model_file_reruns_that_stage(recipe: Callable[...,
 
 def test_two_runs_in_one_folder_are_refused(recipe: Callable[..., Path]) -> None:
     pipeline = Pipeline(load(recipe()), print)
-    with pipeline.locked(), pytest.raises(UserError, match=r"another medexpert \(process \d+\)"):
+    holder = rf"another medexpert \(process {os.getpid()} on {os.uname().nodename}\)"
+    with pipeline.locked(), pytest.raises(UserError, match=holder):
+        Pipeline(load(recipe()), print).run([])
+
+
+def test_a_file_system_without_locks_is_one_line(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*given: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(UserError, match=r"no locks \(Function not implemented; Lustre: mount"):
         Pipeline(load(recipe()), print).run([])
 
 

@@ -373,13 +373,15 @@ class Pipeline:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                handle.seek(0)
-                holder = handle.read().strip() or "?"
+                holder = (self.root / ".lock").read_text("utf-8").strip() or "?"
                 raise UserError(
                     f"another medexpert (process {holder}) works here", where=str(self.root)
                 ) from None
+            except OSError as error:
+                why = f"this file system has no locks ({error.strerror}; Lustre: mount -o flock)"
+                raise UserError(why, where=str(self.root)) from None
             handle.truncate(0)
-            handle.write(str(os.getpid()))
+            handle.write(f"{os.getpid()} on {os.uname().nodename}")  # storage may be shared
             handle.flush()
             yield
         finally:
