@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 
-from medexpert import manifest
+from medexpert import launch, manifest
 from medexpert.check import evaluation_problems, evaluation_tokens
 from medexpert.pipeline import Pipeline
 from medexpert.publish import publish
@@ -249,7 +251,42 @@ def test_a_missing_or_damaged_model_file_reruns_that_stage(recipe: Callable[...,
 
 def test_two_runs_in_one_folder_are_refused(recipe: Callable[..., Path]) -> None:
     pipeline = Pipeline(load(recipe()), print)
-    with pipeline.locked(), pytest.raises(UserError, match=r"another medexpert \(process \d+\)"):
+    holder = rf"another medexpert \(process {os.getpid()} on {os.uname().nodename}, or"
+    with pipeline.locked(), pytest.raises(UserError, match=holder):
+        Pipeline(load(recipe()), print).run([])
+
+
+def test_the_processes_of_a_stage_keep_the_folder_when_the_run_is_killed(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+    children: list[subprocess.Popen[bytes]] = []
+
+    def begun(command: list[str], **how: Any) -> Any:
+        waiting = [sys.executable, "-c", "input()"]
+        children.append(real(waiting, stdin=subprocess.PIPE, **how))
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(subprocess, "Popen", begun)
+    one, other = (Pipeline(load(recipe()), print) for _ in range(2))
+    with one.locked():
+        launch.train("knowledge", one.root, 2)
+    try:
+        with pytest.raises(UserError, match=r"another medexpert .* works here"):
+            other.run([])
+    finally:
+        children[0].communicate(b"\n")
+    other.run([])
+
+
+def test_a_file_system_without_locks_is_one_line(
+    recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*given: Any) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(UserError, match=r"no locks \(Function not implemented; Lustre: mount"):
         Pipeline(load(recipe()), print).run([])
 
 

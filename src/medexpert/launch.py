@@ -56,7 +56,9 @@ def train(stage: str, root: Path, processes: int) -> None:
         f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
         str(root / "recipe.json"),
     ]  # fmt: skip
-    child = subprocess.Popen(command, env={**os.environ, HELD: str(root.resolve())})
+    # It keeps the lock of the run folder (inheritable) when only this process is killed.
+    held = {**os.environ, HELD: str(root.resolve())}
+    child = subprocess.Popen(command, env=held, close_fds=False)
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -373,14 +373,16 @@ class Pipeline:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                handle.seek(0)
-                holder = handle.read().strip() or "?"
-                raise UserError(
-                    f"another medexpert (process {holder}) works here", where=str(self.root)
-                ) from None
+                holder = (self.root / ".lock").read_text("utf-8").strip() or "?"
+                why = f"another medexpert (process {holder}, or what it started) works here"
+                why += "; remove .lock if that machine is lost"
+                raise UserError(why, where=str(self.root)) from None
+            except OSError as error:
+                why = f"this file system has no locks ({error.strerror}; Lustre: mount -o flock)"
+                raise UserError(why, where=str(self.root)) from None
             handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+            print(os.getpid(), "on", os.uname().nodename, file=handle, flush=True)
+            os.set_inheritable(handle.fileno(), True)  # held, too, by what `launch.train` starts
             yield
         finally:
             handle.close()

@@ -60,6 +60,34 @@ def test_best_weights_that_are_gone_are_not_replaced_by_the_last(
         go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
 
 
+def test_better_weights_that_a_killed_run_kept_are_the_best_of_the_next(
+    tiny_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding differs on another number of processes: the same step need not be as good again."""
+    values = iter([0.5, 0.9])
+
+    def dev(model: Any, tokenizer: Any) -> Mapping[str, float]:
+        return {"accuracy": next(values, 0.4), "macro_f1": 0.5, "log_loss": 1.0}
+
+    gap = round(0.25 * make_plan().steps)
+    meter = Meter(select="accuracy", select_every=0.25)
+    settings = SETTINGS.model_copy(update={"meter": meter, "checkpoint_every": gap})
+    real = state.Checkpointer.save
+
+    def save(self: state.Checkpointer, progress: state.Progress) -> None:
+        if progress.best == [0.9, 2 * gap]:
+            self.wait()
+            raise RuntimeError("power cut")
+        real(self, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.Checkpointer, "save", save)
+        with pytest.raises(RuntimeError, match="power cut"):
+            go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
+    outcome = go(tiny_model(), tmp_path, settings, instruments=Instruments(dev=dev))
+    assert outcome.progress.best == [0.9, 2 * gap]
+
+
 def test_nothing_finite_on_the_dev_fold_is_told(
     tiny_model: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -251,11 +279,13 @@ def test_a_write_that_has_begun_ends_before_an_error_leaves(
 def test_a_fault_of_the_first_process_is_one_line_on_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from medexpert.train import turns
     from medexpert.train.stage import _Stage
 
     stage = object.__new__(_Stage)
     stage.key, stage.folder, stage.data = "k", tmp_path, tmp_path / "instruct.jsonl"
     stage.world = replace(World(0, 1, 0, torch.device("cpu")), rank=1, size=2)
-    monkeypatch.setattr("medexpert.train.stage.agree", lambda world, flag: True)
-    with pytest.raises(UserError, match="the first process cannot read it"):
+    fault = UserError("the disk is full")
+    monkeypatch.setattr(turns, "from_first", lambda world, value, group: fault)
+    with pytest.raises(UserError, match="the disk is full"):
         stage.store()

@@ -74,6 +74,7 @@ def test_on_gpus_an_error_does_not_wait_for_processes_that_wait_for_this_one(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     asked: list[str] = []
     monkeypatch.setattr(dist, "init_process_group", lambda *a, **k: None)
+    monkeypatch.setattr(dist, "new_group", lambda *a, **k: None)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: asked.append("goodbye"))
     left: list[int] = []
     monkeypatch.setattr(meeting.atexit, "register", lambda leave, code: left.append(code))
@@ -85,20 +86,28 @@ def test_on_gpus_an_error_does_not_wait_for_processes_that_wait_for_this_one(
     assert left == ([] if code is None else [code])
 
 
-@pytest.mark.allow_hosts(["127.0.0.1"])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    work = "from medexpert.train.meeting import *; print(flush=True); open_world().__enter__()"
-    child = subprocess.Popen(
+        return int(free.getsockname()[1])
+
+
+def begun(work: str, rank: int, port: int) -> subprocess.Popen[str]:
+    """One of two processes, at work."""
+    return subprocess.Popen(
         [sys.executable, "-c", work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
         # A worker of a parallel test run ignores the signal, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
+    work = "from medexpert.train.meeting import *; print(flush=True); open_world().__enter__()"
+    child = begun(work, rank, free_port())
     try:
         assert child.stdout is not None
         child.stdout.readline()
@@ -111,3 +120,33 @@ def test_ctrl_c_ends_the_wait_for_a_process_that_never_comes(rank: int) -> None:
     assert child.returncode == 130, told
     said = [line for line in told.splitlines() if line.startswith("medexpert: ")]
     assert said == ["medexpert: stopped; run the same command to continue"][rank:]
+
+
+LEFT_ALONE = """
+import os
+from medexpert.records import UserError
+from medexpert.train.meeting import open_world
+from medexpert.train.parallel import agree, barrier
+try:
+    with open_world() as world:
+        barrier(world)
+        if not world.first:
+            os._exit(3)
+        agree(world, True)
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_a_process_that_is_killed_is_one_line_on_the_others() -> None:
+    port = free_port()
+    children = [begun(LEFT_ALONE, rank, port) for rank in (0, 1)]
+    try:
+        (told, errors), _ = (child.communicate(timeout=120) for child in children)
+    finally:
+        for child in children:
+            child.kill()
+    assert children[0].returncode == 0, errors
+    assert told.startswith("process 0 of 2: another process has ended or does not answer (")
+    assert "gloo" not in told

@@ -252,7 +252,7 @@ def test_a_process_with_shards_opens_the_model_in_its_turn(
     recipe: Callable[..., Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage._Stage, "_open", lambda self: ("model", "tokenizer"))
-    monkeypatch.setattr(turns, "from_first", lambda world, value: value)
+    monkeypatch.setattr(turns, "from_first", lambda world, value, group: value)
 
     def made(rank: int, *settings: str) -> Any:
         world = World(rank, 2, rank, torch.device("cpu"))

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.metadata import Metadata
 
 from medexpert import manifest
 from medexpert.recipe_train import Stage
@@ -193,6 +195,36 @@ def test_half_written_folders_are_swept_and_never_loaded(make: Make) -> None:
     assert not partial.exists()
 
 
+def test_only_files_that_the_manifest_names_are_loaded(make: Make) -> None:
+    one = make()
+    for step in (1, 2):
+        one.step(step)
+        one.checkpoints.save(Progress(step))
+    one.checkpoints.wait()
+    old, new = (folder / "part-00000.safetensors" for folder in found(one.folder))
+    new.with_name("part-00001.safetensors").write_bytes(old.read_bytes())  # of a run before
+    other = make()
+    assert other.checkpoints.restore().step == 2
+    assert same(other.tensors(), one.tensors())
+
+
+def test_a_checkpoint_without_a_part_does_not_replace_the_one_before(tmp_path: Path) -> None:
+    facts: Any = {"key": "k", "progress": {"step": 1}}
+    writers = [shards.Writer(tmp_path, BEST, facts, 0)]
+    facts = {"key": "k", "progress": {"step": 2}}
+    writers.append(shards.Writer(tmp_path, BEST, facts, 0))
+    assert writers[0].partial != writers[1].partial
+    part: Any = {"part-00001.safetensors": {"bytes": 4, "sha256": "0"}}
+    results: Any = [[SimpleNamespace(storage_data=part)]]
+    for writer in writers:
+        writer.set_up_storage_writer(True)
+    (writers[0].partial / "part-00001.safetensors").write_bytes(b"four")
+    writers[0].finish(Metadata({}), results)
+    with pytest.raises(UserError, match=r"file part-00001.safetensors is missing"):
+        writers[1].finish(Metadata({}), results)
+    assert manifest.read_manifest(tmp_path / BEST)["progress"]["step"] == 1
+
+
 def test_checkpoints_of_another_key_are_refused_and_kept(make: Make) -> None:
     before = {"epochs": 1.0, "lora": {"rank": 8}}
     one = make(settings=before)
@@ -260,9 +292,23 @@ def test_best_weights_are_kept_beside_the_rotation(make: Make) -> None:
     assert make(key="other").checkpoints.best() is None
 
 
+def test_best_weights_outlive_a_kill_between_two_renames(make: Make) -> None:
+    one = make()
+    one.step(1)
+    one.checkpoints.save_best(Progress(1, best=[0.9, 1]))
+    one.checkpoints.wait()
+    (one.folder / BEST).rename(one.folder / f".{BEST}.partial-old")
+    (one.folder / f".{BEST}.2.partial").mkdir()
+    other = make()
+    other.checkpoints.restore()
+    assert [p.name for p in one.folder.iterdir()] == [BEST]
+    assert other.checkpoints.best() == Progress(1, best=[0.9, 1])
+
+
 def test_due_by_steps() -> None:
     held: Any = Checkpointer.__new__(Checkpointer)
     held._fault, held._talk, held._cost, held._saved_at = None, None, 0.0, 0.0
+    held.world = ALONE
     assert [step for step in range(1, 10) if held.due(step, 3)] == [3, 6, 9]
 
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 import worlds
 from medexpert.recipe_train import Stage
 from medexpert.records import UserError
-from medexpert.train import cost, forecast
+from medexpert.train import cost, forecast, parallel, turns
 from medexpert.train.parallel import World
 from medexpert.train.turns import by_first, in_turn
 
@@ -43,8 +44,15 @@ def one(world: World) -> dict[str, Any]:
     return {"turn": [began, ended], "over": over, "told": told, "made": by_first(world, lambda: 7)}
 
 
+def hours(group: Any) -> float:
+    """How long a process waits for the others of a group."""
+    waits: timedelta = group._get_backend(torch.device("cpu")).options._timeout
+    return waits / timedelta(hours=1)
+
+
 def _seen(world: World, folder: Path) -> None:
-    (folder / f"{world.rank}.json").write_text(json.dumps(one(world)))
+    waits = [hours(group) for group in (torch.distributed.group.WORLD, world.patient)]
+    (folder / f"{world.rank}.json").write_text(json.dumps({**one(world), "waits": waits}))
 
 
 def test_turns_follow_each_other_and_all_leave_together(tmp_path: Path) -> None:
@@ -55,6 +63,20 @@ def test_turns_follow_each_other_and_all_leave_together(tmp_path: Path) -> None:
     assert min(row["over"] for row in seen) >= turns[-1][1]
     assert {row["told"] for row in seen} == {"base.model: no such model; allowed: another"}
     assert [row["made"] for row in seen] == [7, None, None]
+    assert all(row["waits"] == [0.5, 12] for row in seen)  # half an hour for one that is lost
+
+
+def test_what_one_process_does_alone_is_waited_for_patiently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups: list[Any] = []
+    monkeypatch.setattr(turns, "from_first", lambda world, value, group: groups.append(group))
+    monkeypatch.setattr(parallel, "sum_over", lambda world, value, group: groups.append(group))
+    patient: Any = object()
+    world = World(0, 2, 0, torch.device("cpu"), patient)
+    by_first(world, lambda: 7)
+    parallel.barrier(world)
+    assert groups == [patient, patient]
 
 
 def test_alone_it_is_always_ones_turn() -> None:

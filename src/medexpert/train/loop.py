@@ -109,6 +109,7 @@ class _Run:
             settings.checkpoints, job.say, settings.learned_by(job.seed),
         )  # fmt: skip
         self.at = self.checkpoints.restore()
+        self.at.best = self.checkpoints.best_kept(self.at)
         if self.at.step:
             job.say(f"{job.name}: continuing after step {self.at.step} of {plan.steps}")
         self.guard = Guard(job.name, settings, self.at.norms, self.at.skipped)

@@ -11,23 +11,29 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
+from medexpert import manifest
 from medexpert.model.base import default_device
 from medexpert.records import UserError
 from medexpert.train.faults import Interrupted
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, from_first, sum_over
+from medexpert.train.turns import by_first
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
+ANSWER = timedelta(minutes=30)
+"""How long a process is waited for where all work alike: one that is lost keeps no others idle."""
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: the first one may tokenise a large corpus alone."""
+"""How long it is waited for where it works alone: the first one may tokenise a large corpus."""
 GRACE = 1.0
 """Seconds in which Python itself may answer Ctrl-C."""
 
@@ -36,8 +42,9 @@ GRACE = 1.0
 def open_world() -> Iterator[World]:
     """Join the processes that torchrun started: gloo on CPUs, NCCL on GPUs; alone without torchrun.
 
-    Raises UserError when torchrun's variables are set in part, or do not fit this machine. On GPUs
-    of several processes one that leaves by an error is ended when Python ends, without a goodbye.
+    Raises UserError when torchrun's variables are set in part, or do not fit this machine, and
+    when another process has gone. On GPUs of several processes one that leaves by an error is ended
+    when Python ends, without a goodbye.
     """
     given = {name: os.environ[name] for name in LAUNCHER if os.environ.get(name)}
     if not given:
@@ -59,10 +66,12 @@ def open_world() -> Iterator[World]:
         return
     # gloo beside NCCL: small sums of numbers on the CPU do not wait for the GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    with _interruptible():
-        dist.init_process_group(backend, timeout=PATIENCE)
+    with _others_named(rank, size), _interruptible():
+        dist.init_process_group(backend, timeout=ANSWER)
+        patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield World(rank, size, local_rank, device)
+        with _others_named(rank, size):
+            yield World(rank, size, local_rank, device, patient)
     except BaseException as error:
         # An interruption is one of all processes. After another error they may wait in a sum for
         # this one, and NCCL, asked to end, would wait for them.
@@ -86,6 +95,52 @@ def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def require_shared(world: World, folder: Path) -> None:
+    """Raise UserError on every process unless all see what the first one writes into `folder`.
+
+    Collective. Else hours of tokenising would pass before the others miss the tokens.
+    """
+    if world.size == 1:
+        return
+
+    def leave() -> Path:
+        with manifest.disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".seen-", dir=folder)
+        os.close(handle)
+        return Path(name)
+
+    mark = by_first(world, leave)
+    # A new name: what a network file system remembers of old ones does not count.
+    name = from_first(world, mark.name if mark else "")
+    unseen = int(sum_over(world, not (folder / name).exists())[0])
+    if mark:
+        mark.unlink(missing_ok=True)
+    if unseen:
+        raise UserError(
+            f"{unseen} of {world.size} processes do not see here what the first one writes",
+            where=str(folder),
+            allowed="a run folder on storage that all machines share",
+        )
+
+
+@contextmanager
+def _others_named(rank: int, size: int) -> Iterator[None]:
+    """One line instead of a traceback on each of many processes when one of them has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        met = isinstance(error, (dist.DistNetworkError, dist.DistStoreError))
+        if not met and "gloo/" not in str(error):
+            raise
+        why = str(error).partition("\n")[0].rpartition("] ")[2]
+        raise UserError(
+            f"another process has ended or does not answer ({why}): see what that one said; the "
+            "same command continues from the last checkpoint",
+            where=f"process {rank} of {size}",
+        ) from error
 
 
 @contextmanager

@@ -38,12 +38,17 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 @dataclass(frozen=True)
 class World:
-    """The processes that train together; `rank` counts from 0, `local_rank` on this machine."""
+    """The processes that train together; `rank` counts from 0, `local_rank` on this machine.
+
+    `patient` is the group in which they wait for what one of them does alone, such as tokenising;
+    elsewhere a process that does not answer for half an hour is taken for lost (`train.meeting`).
+    """
 
     rank: int
     size: int
     local_rank: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -59,12 +64,12 @@ def _silent(line: str) -> None:
     """Say nothing."""
 
 
-def sum_over(world: World, *values: float) -> list[float]:
+def sum_over(world: World, *values: float, group: dist.ProcessGroup | None = None) -> list[float]:
     """Each value summed over all processes (float64), the same on every one. Collective."""
     if world.size == 1:
         return [float(value) for value in values]
     total = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(total)
+    dist.all_reduce(total, group=group)
     return [float(value) for value in total]
 
 
@@ -73,17 +78,17 @@ def agree(world: World, flag: bool) -> bool:
     return sum_over(world, float(flag))[0] > 0
 
 
-def from_first(world: World, value: Any) -> Any:
+def from_first(world: World, value: Any, group: dist.ProcessGroup | None = None) -> Any:
     """Rank 0's value on every process: what is decided by it is decided alike. Collective."""
     box = [value]
     if world.size > 1:
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=group)
     return box[0]
 
 
 def barrier(world: World) -> None:
-    """Wait until every process is here."""
-    agree(world, False)
+    """Wait until every process is here, however long one of them works alone before."""
+    sum_over(world, 0.0, group=world.patient)
 
 
 def hold(learner: nn.Module, settings: Stage, world: World) -> Weights:

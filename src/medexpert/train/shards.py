@@ -108,7 +108,8 @@ class Writer(StorageWriter):
 
     def __init__(self, folder: Path, name: str, facts: Mapping[str, Any], rank: int) -> None:
         self.target, self.facts, self.rank = folder / name, facts, rank
-        self.partial = folder / f".{name}.partial"
+        # A name of its own: a network file system may remember where an earlier one has gone.
+        self.partial = folder / f".{name}.{facts['progress']['step']}.partial"
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """One writer is for one checkpoint."""
@@ -148,6 +149,7 @@ class Writer(StorageWriter):
             files |= result.storage_data
         entry = {**self.facts, "files": dict(sorted(files.items()))}
         manifest.write_json(self.partial / manifest.MANIFEST, entry)
+        manifest.verify(self.partial, checksums=False)  # all parts are here, before old ones go
         old = self.partial.with_name(f".{self.target.name}.partial-old")
         shutil.rmtree(old, ignore_errors=True)
         if self.target.exists():
@@ -230,7 +232,7 @@ class Reader(StorageReader):
         chunks: dict[str, list[ChunkStorageMetadata]] = {}
         dtypes: dict[str, torch.dtype] = {}
         named = {code: dtype for dtype, code in CODES.items()}
-        for file in sorted(self.folder.glob("*.safetensors")):
+        for file in map(self.folder.joinpath, manifest.read_manifest(self.folder)["files"]):
             with safe_open(file, framework="pt") as opened:
                 offsets = json.loads(opened.metadata()[OFFSETS])
                 for name in opened.keys():  # noqa: SIM118

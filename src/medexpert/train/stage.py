@@ -33,7 +33,7 @@ from medexpert.train.infill import Infilling, reading
 from medexpert.train.loop import Job, Outcome, train
 from medexpert.train.objectives import Learner, unwrapped
 from medexpert.train.optim import Weights
-from medexpert.train.parallel import DTYPES, World, agree, hold
+from medexpert.train.parallel import DTYPES, World, hold
 from medexpert.train.rows import Plan
 from medexpert.train.state import refuse_others
 from medexpert.train.store import Store, build_store, count_lines, open_store
@@ -65,10 +65,12 @@ def run_stage(
     refuse_others(folder / "state", key, settings)  # before tokens of before are written over
     set_up_repeatable()
     with meeting.open_world() as world:
+        meeting.require_shared(world, folder.parent)
         speed.set_up_threads(recipe.threads)
         stage = _Stage(recipe, name, parent, data, folder, key, world, world.only_first(say))
         stage.prepare(heldout, dev)
         outcome = stage.train(heldout, dev)
+        # Together: a scheduler that restarts the first machine alone would wait for the others.
         return turns.by_first(world, lambda: stage.save(outcome, checked)) or {}
 
 
@@ -140,15 +142,9 @@ class _Stage:
     def store(self) -> Store:
         """The stage's tokens on disk; written by the first process, read by all."""
         key, place = digest(["tokens", self.key]), self.folder / "tokens"
-        found: Store | None = None
-        fault: UserError | None = None
-        if self.world.first:
-            try:
-                found = open_store(place, key, self.say) or self._built(place, key)
-            except UserError as error:
-                fault = error
-        if agree(self.world, fault is not None):  # the others would wait for it
-            raise fault or UserError("the first process cannot read it", where=str(self.data))
+        found = turns.by_first(
+            self.world, lambda: open_store(place, key, self.say) or self._built(place, key)
+        )
         if found is None:
             found = open_store(place, key, checksums=False)
         if found is None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from medexpert import manifest
 from medexpert.records import UserError
 from medexpert.train import shards
 from medexpert.train.optim import Weights
-from medexpert.train.parallel import World
+from medexpert.train.parallel import World, from_first
 
 KEEP = 2
 BEST = "best"
@@ -66,7 +66,7 @@ class Checkpointer:
 
     `key` names the settings and data; beside checkpoints of another key it refuses to work.
     `settings` go into each checkpoint, to tell later what differs. `restore`, `save`,
-    `save_best`, `best`, `due` and `wait` are collective.
+    `save_best`, `best`, `best_kept`, `due` and `wait` are collective.
     """
 
     def __init__(
@@ -222,10 +222,13 @@ class Checkpointer:
         """Load the newest intact checkpoint made with `key`; a fresh Progress without one.
 
         A damaged checkpoint is named and removed, and the one before it is taken. Raises UserError
-        when there is one of another key.
+        when there is one of another key, or one that not every process can read.
         """
         refuse_others(self.folder, self.key, self.settings)
         if self.world.first:
+            for old in self.folder.glob(".*.partial-old"):  # killed between two renames
+                with suppress(OSError):  # its place is taken
+                    old.rename(self.folder / old.name[1 : -len(".partial-old")])
             for partial in self.folder.glob(".*.partial*"):
                 shutil.rmtree(partial, ignore_errors=True)
         names = [path.name for path in reversed(found(self.folder))]
@@ -235,6 +238,18 @@ class Checkpointer:
                 self._load(self.folder / name, facts)
                 return Progress(**facts["progress"])
         return Progress()
+
+    def best_kept(self, at: Progress) -> list[float] | None:
+        """[metric, step] of the best weights that are kept, for a run that goes on from `at`.
+
+        A killed run may have kept better ones after its last checkpoint, in place of those before.
+        """
+        kept: list[float] | None = None
+        with suppress(UserError, OSError):  # none is there, or `best` tells what is wrong
+            facts = manifest.read_manifest(self.folder / BEST)
+            kept = facts["progress"]["best"] if facts["key"] == self.key else None
+        kept = self._from_first(kept)
+        return kept if kept and kept[1] > at.step else at.best
 
     def best(self) -> Progress | None:
         """Load the kept best weights into the model; None when there are none of this key."""
@@ -249,25 +264,28 @@ class Checkpointer:
         return Progress(**facts["progress"])
 
     def _intact(self, folder: Path) -> dict[str, Any] | None:
-        """The manifest where the folder is whole and of this key, its checksums shared out."""
-        facts: dict[str, Any] = {}
-        fault, other = "", False
-        try:
-            facts = manifest.verify(folder, checksums=False)
-            other = _is_other(facts, self.key)
-            for number, (name, file) in enumerate(sorted(facts["files"].items())):
-                mine = not other and number % self.world.size == self.world.rank
-                if mine and manifest.sha256_file(folder / name) != file["sha256"]:
-                    fault = f"{folder / name}: its SHA-256 differs from the manifest's"
-        except (UserError, OSError) as error:
-            fault = str(error)
-        fault = next((line for line in self._from_all(fault) if line), "")
-        if fault:
-            self.say(f"checkpoint {folder.name} is damaged and is not used: {fault}")
-            if self.world.first:
+        """The manifest where the folder is whole and of this key, its checksums shared out.
+
+        One that is damaged to the first process, too, is removed. Else a UserError: a machine may
+        see later what is there, or a disk answer again, and hours of work are in it.
+        """
+        size, first = self.world.size, self.world.first
+        faults = self._from_all(_fault(folder, size, {self.world.rank}))
+        if wrong := {rank: fault for rank, fault in enumerate(faults) if fault}:
+            seen = self._from_first(_fault(folder, size, wrong) if first else None)
+            if not (seen and all(damaged for _, damaged in (seen, *wrong.values()))):
+                rank = min(wrong, key=lambda rank: (wrong[rank][1], rank))
+                raise UserError(
+                    f"{wrong[rank][0]} (process {rank} of {size}); nothing was removed: run again, "
+                    "or remove this folder to go on from the one before it",
+                    where=str(folder),
+                )
+            self.say(f"checkpoint {folder.name} is damaged and is not used: {seen[0]}")
+            if first:
                 shutil.rmtree(folder, ignore_errors=True)
             return None
-        if other:
+        facts: dict[str, Any] = self._from_first(manifest.read_manifest(folder) if first else None)
+        if _is_other(facts, self.key):
             self.say(f"checkpoint {folder.name} was made with other settings or data: not used")
             return None
         return facts
@@ -291,11 +309,7 @@ class Checkpointer:
 
     def _from_first(self, value: Any) -> Any:
         """Rank 0's value, on every process."""
-        if self._talk is None:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._talk)
-        return box[0]
+        return from_first(self.world, value, self._talk)
 
     def _from_all(self, value: Any) -> list[Any]:
         """The values of all processes, on every one."""
@@ -311,6 +325,23 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
         shard: torch.Tensor = tensor.to_local()
         return shard
     return tensor
+
+
+def _fault(folder: Path, size: int, ranks: Container[int]) -> tuple[str, bool] | None:
+    """What is wrong with a checkpoint, and whether it is damage: what cannot be read may be whole.
+
+    Of the checksums, which `size` processes share out, those of `ranks` are compared.
+    """
+    try:
+        files = manifest.verify(folder, checksums=False)["files"]
+        for number, (name, file) in enumerate(sorted(files.items())):
+            if number % size in ranks and manifest.sha256_file(folder / name) != file["sha256"]:
+                return f"{folder / name}: its SHA-256 differs from the manifest's", True
+    except UserError as error:
+        return str(error), True
+    except OSError as error:
+        return f"{error.filename or folder}: {error.strerror or error}", False
+    return None
 
 
 def refuse_others(folder: Path, key: str, settings: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def in_turn(world: World) -> Iterator[None]:
 
 
 def by_first(world: World, make: Callable[[], Value]) -> Value | None:
-    """What `make` makes on the first process, None on the others. Collective.
+    """What `make` makes on the first process, however long, None on the others. Collective.
 
     A UserError of the first process is raised on all.
     """
@@ -46,7 +46,7 @@ def by_first(world: World, make: Callable[[], Value]) -> Value | None:
             made = make()
         except UserError as error:
             fault = error
-    fault = from_first(world, fault)
+    fault = from_first(world, fault, world.patient)
     if fault is not None:
         raise fault
     return made
