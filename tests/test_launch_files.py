@@ -50,6 +50,10 @@ def test_the_job_is_indexed_and_of_one_size() -> None:
     assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" not in settings
     assert grace > GRACE
     assert (LAUNCH.parent / settings["RECIPE"]).is_file()
+    # A policy for failed pods needs it; and the pre-empted must not use up the retries.
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    (rule,) = spec["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
 
 
 def test_the_batch_script_is_bash_and_tells_how_it_is_used() -> None:
