@@ -267,9 +267,9 @@ def test_the_processes_of_a_stage_keep_the_folder_when_the_run_is_killed(
         children.append(real(waiting, stdin=subprocess.PIPE, **how))
         return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(subprocess, "Popen", begun)
     one, other = (Pipeline(load(recipe()), print) for _ in range(2))
-    with one.locked():
+    with one.locked(), monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", begun)
         launch.train("knowledge", one.root, 2)
     try:
         with pytest.raises(UserError, match=r"another medexpert .* works here"):
