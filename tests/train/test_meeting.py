@@ -60,6 +60,8 @@ def test_half_set_environment_is_an_error(
         (None, True, None),
         (Interrupted("after step 3"), True, None),
         (UserError("out of memory"), False, 2),
+        (OSError(5, "Input/output error"), False, 2),
+        (torch.OutOfMemoryError("CUDA out of memory"), False, 2),
         (KeyboardInterrupt(), False, 130),
         (RuntimeError("a bug"), False, 1),
     ],

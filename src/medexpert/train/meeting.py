@@ -24,7 +24,7 @@ import torch.distributed as dist
 from medexpert import manifest
 from medexpert.model.base import default_device
 from medexpert.records import UserError
-from medexpert.train.faults import Interrupted
+from medexpert.train.faults import Interrupted, out_of_memory
 from medexpert.train.parallel import World, from_first, sum_over
 from medexpert.train.turns import by_first
 
@@ -87,14 +87,17 @@ def _exit_code(error: BaseException) -> int:
     """The door's, see `__main__.main`; 1 for what it does not catch."""
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return 2 if isinstance(error, UserError) else 1
+    told = isinstance(error, (UserError, OSError, MemoryError))
+    return 2 if told or (isinstance(error, RuntimeError) and out_of_memory(error)) else 1
 
 
 def _leave(code: int) -> None:
     """End the process here: Python's own end would ask NCCL as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # a closed pipe is no reason to stay
+        os._exit(code)
 
 
 def require_shared(world: World, folder: Path) -> None:
