@@ -94,12 +94,12 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def begun(work: str, rank: int, port: int) -> subprocess.Popen[str]:
+def begun(work: str, rank: int, port: int, **more: str) -> subprocess.Popen[str]:
     """One of two processes, at work."""
     return subprocess.Popen(
         [sys.executable, "-c", work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more},
         # A worker of a parallel test run ignores the signal, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -152,3 +152,24 @@ def test_a_process_that_is_killed_is_one_line_on_the_others() -> None:
     assert children[0].returncode == 0, errors
     assert told.startswith("process 0 of 2: another process has ended or does not answer (")
     assert "gloo" not in told
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_what_is_wrong_here_is_not_said_of_another_process() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = free_port()
+        children = [
+            begun(LEFT_ALONE, 0, taken.getsockname()[1]),
+            *(begun(LEFT_ALONE, rank, port, GLOO_SOCKET_IFNAME="nowhere") for rank in (0, 1)),
+        ]
+        try:
+            told = [child.communicate(timeout=120) for child in children]
+        finally:
+            for child in children:
+                child.kill()
+    for rank, (said, errors) in zip((0, 0, 1), told, strict=True):
+        assert said.startswith(f"process {rank} of 2: it cannot be reached by the others ("), errors
+    assert "address already in use" in told[0][0]
+    assert "nowhere" in told[1][0]

@@ -36,6 +36,8 @@ PATIENCE = timedelta(hours=12)
 """How long it is waited for where it works alone: the first one may tokenise a large corpus."""
 GRACE = 1.0
 """Seconds in which Python itself may answer Ctrl-C."""
+OWN = ("gloo/transport/tcp/device.cc", "server socket has failed")
+"""In what torch says of a network or a port that this process asked for in vain."""
 
 
 @contextmanager
@@ -139,6 +141,12 @@ def _others_named(rank: int, size: int) -> Iterator[None]:
         if not met and "gloo/" not in str(error):
             raise
         why = str(error).partition("\n")[0].rpartition("] ")[2]
+        if any(part in str(error) for part in OWN):
+            raise UserError(
+                f"it cannot be reached by the others ({why})",
+                where=f"process {rank} of {size}",
+                allowed="a network and a port of this machine: GLOO_SOCKET_IFNAME, MASTER_PORT",
+            ) from error
         raise UserError(
             f"another process has ended or does not answer ({why}): see what that one said; the "
             "same command continues from the last checkpoint",
