@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -173,3 +175,18 @@ def test_what_is_wrong_here_is_not_said_of_another_process() -> None:
         assert said.startswith(f"process {rank} of 2: it cannot be reached by the others ("), errors
     assert "address already in use" in told[0][0]
     assert "nowhere" in told[1][0]
+
+
+def test_where_the_others_have_gone_no_mark_is_left_in_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gone(*given: Any) -> None:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise RuntimeError("gloo/ connection closed")
+
+    monkeypatch.setattr(meeting, "by_first", lambda world, make: make())
+    monkeypatch.setattr(meeting, "from_first", lambda world, value: value)
+    monkeypatch.setattr(meeting, "sum_over", gone)
+    with pytest.raises(RuntimeError, match="connection closed"):
+        meeting.require_shared(World(0, 2, 0, torch.device("cpu")), tmp_path)
+    assert not list(tmp_path.iterdir())

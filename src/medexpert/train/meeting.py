@@ -118,11 +118,13 @@ def require_shared(world: World, folder: Path) -> None:
         return Path(name)
 
     mark = by_first(world, leave)
-    # A new name: what a network file system remembers of old ones does not count.
-    name = from_first(world, mark.name if mark else "")
-    unseen = int(sum_over(world, not (folder / name).exists())[0])
-    if mark:
-        mark.unlink(missing_ok=True)
+    try:
+        # A new name: what a network file system remembers of old ones does not count.
+        name = from_first(world, mark.name if mark else "")
+        unseen = int(sum_over(world, not (folder / name).exists())[0])
+    finally:
+        if mark:
+            mark.unlink(missing_ok=True)
     if unseen:
         raise UserError(
             f"{unseen} of {world.size} processes do not see here what the first one writes",
