@@ -154,6 +154,7 @@ def test_a_process_that_is_killed_is_one_line_on_the_others() -> None:
     assert children[0].returncode == 0, errors
     assert told.startswith("process 0 of 2: another process has ended or does not answer (")
     assert "gloo" not in told
+    assert "worker" not in told  # its advice to programmers
 
 
 @pytest.mark.allow_hosts(["127.0.0.1"])

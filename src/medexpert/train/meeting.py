@@ -150,8 +150,8 @@ def _others_named(rank: int, size: int) -> Iterator[None]:
                 allowed="a network and a port of this machine: GLOO_SOCKET_IFNAME, MASTER_PORT",
             ) from error
         raise UserError(
-            f"another process has ended or does not answer ({why}): see what that one said; the "
-            "same command continues from the last checkpoint",
+            f"another process has ended or does not answer ({why.partition('. ')[0]}): see what "
+            "that one said; the same command continues from the last checkpoint",
             where=f"process {rank} of {size}",
         ) from error
 
