@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -267,15 +268,20 @@ def test_the_processes_of_a_stage_keep_the_folder_when_the_run_is_killed(
         children.append(real(waiting, stdin=subprocess.PIPE, **how))
         return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(subprocess, "Popen", begun)
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)  # as what a library opens may be
     one, other = (Pipeline(load(recipe()), print) for _ in range(2))
-    with one.locked():
-        launch.train("knowledge", one.root, 2)
+    with one.locked(), monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", begun)
+        launch.train("knowledge", one.root, 2, one._kept)
     try:
+        os.close(writer)
+        assert select.select([reader], [], [], 60)[0]  # it has ended: they have nothing else
         with pytest.raises(UserError, match=r"another medexpert .* works here"):
             other.run([])
     finally:
         children[0].communicate(b"\n")
+        os.close(reader)
     other.run([])
 
 

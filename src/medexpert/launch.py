@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -44,21 +45,21 @@ def holds(root: Path) -> bool:
     return os.environ.get(HELD) == str(root.resolve())
 
 
-def train(stage: str, root: Path, processes: int) -> None:
+def train(stage: str, root: Path, processes: int, kept: Sequence[int] = ()) -> None:
     """Train a stage of the recipe in `root/recipe.json` with torchrun on this machine.
 
-    SIGINT and SIGTERM are passed on, and the processes are waited for while they write their
-    checkpoint. Raises KeyboardInterrupt after such a signal, UserError when training failed: what
-    went wrong was printed by the first process.
+    torchrun inherits the descriptors `kept`: the lock of the run folder is held on when only this
+    process is killed. SIGINT and SIGTERM are passed on, and the processes are waited for while they
+    write their checkpoint. Raises KeyboardInterrupt after such a signal, UserError when
+    training failed: what went wrong was printed by the first process.
     """
     command = [
         sys.executable, "-m", "medexpert.launch", "--standalone",
         f"--nproc-per-node={processes}", "-m", "medexpert", "train", stage,
         str(root / "recipe.json"),
     ]  # fmt: skip
-    # It keeps the lock of the run folder (inheritable) when only this process is killed.
     held = {**os.environ, HELD: str(root.resolve())}
-    child = subprocess.Popen(command, env=held, close_fds=False)
+    child = subprocess.Popen(command, env=held, pass_fds=tuple(kept))
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:

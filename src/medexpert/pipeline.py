@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from medexpert import manifest
+from medexpert import launch, manifest
 from medexpert.recipe import STAGES, PointName, Run, StageName
 from medexpert.recipe_data import PLACE
 from medexpert.records import Example, UserError, digest, read_jsonl
@@ -54,6 +54,7 @@ class Pipeline:
         self.root = recipe.folder()
         self._base: Path | None = None
         self._opened: tuple[Path | None, Any] = (None, None)
+        self._kept: tuple[int, ...] = ()  # the lock of the run folder, while it is held
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class Pipeline:
         return Step("data", self.root / "data", key, work)
 
     def stage_step(self, stage: StageName) -> Step:
-        from medexpert import instruments, launch
+        from medexpert import instruments
 
         def key() -> str:
             settings = self.recipe.stage(stage).learned_by(self.recipe.seed)
@@ -140,7 +141,7 @@ class Pipeline:
         def work(key: str) -> None:
             self._let_go()
             if self.recipe.processes > 1 and not launch.launched():
-                launch.train(stage, self.root, self.recipe.processes)
+                launch.train(stage, self.root, self.recipe.processes, self._kept)
                 return
             from medexpert.train.stage import run_stage
 
@@ -299,8 +300,6 @@ class Pipeline:
 
         Of several processes the first one holds the folder and writes the recipe.
         """
-        from medexpert import launch
-
         alone = [step.name for step in steps if step.name not in STAGES]
         if alone and launch.processes() > 1:
             raise UserError(
@@ -360,9 +359,7 @@ class Pipeline:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One process at a time in a run folder. The lock ends with the process, killed or not."""
-        from medexpert import launch
-
+        """One run at a time in a folder. The lock ends with it and its torchrun, killed or not."""
         if launch.holds(self.root):
             yield
             return
@@ -382,9 +379,10 @@ class Pipeline:
                 raise UserError(why, where=str(self.root)) from None
             handle.truncate(0)
             print(os.getpid(), "on", os.uname().nodename, file=handle, flush=True)
-            os.set_inheritable(handle.fileno(), True)  # held, too, by what `launch.train` starts
+            self._kept = (handle.fileno(),)
             yield
         finally:
+            self._kept = ()
             handle.close()
 
 

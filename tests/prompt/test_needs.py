@@ -87,3 +87,9 @@ def test_a_later_question_is_checked_too(walking: Question, chinese: Question) -
             strategies.get("direct:shots=2"), [walking, chinese],
             protocol="reasoning-required", examples=pool,
         )  # fmt: skip
+
+
+def test_no_question_needs_nothing() -> None:
+    """An empty split is told by who asks it, see `evaluate.run`."""
+    for name in NAMES:
+        check_needs(strategies.get(name), [], protocol="question-only")

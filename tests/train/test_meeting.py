@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,8 @@ def test_half_set_environment_is_an_error(
         (None, True, None),
         (Interrupted("after step 3"), True, None),
         (UserError("out of memory"), False, 2),
+        (OSError(5, "Input/output error"), False, 2),
+        (torch.OutOfMemoryError("CUDA out of memory"), False, 2),
         (KeyboardInterrupt(), False, 130),
         (RuntimeError("a bug"), False, 1),
     ],
@@ -92,12 +96,12 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def begun(work: str, rank: int, port: int) -> subprocess.Popen[str]:
+def begun(work: str, rank: int, port: int, **more: str) -> subprocess.Popen[str]:
     """One of two processes, at work."""
     return subprocess.Popen(
         [sys.executable, "-c", work], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more},
         # A worker of a parallel test run ignores the signal, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -150,3 +154,40 @@ def test_a_process_that_is_killed_is_one_line_on_the_others() -> None:
     assert children[0].returncode == 0, errors
     assert told.startswith("process 0 of 2: another process has ended or does not answer (")
     assert "gloo" not in told
+    assert "worker" not in told  # its advice to programmers
+
+
+@pytest.mark.allow_hosts(["127.0.0.1"])
+def test_what_is_wrong_here_is_not_said_of_another_process() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = free_port()
+        children = [
+            begun(LEFT_ALONE, 0, taken.getsockname()[1]),
+            *(begun(LEFT_ALONE, rank, port, GLOO_SOCKET_IFNAME="nowhere") for rank in (0, 1)),
+        ]
+        try:
+            told = [child.communicate(timeout=120) for child in children]
+        finally:
+            for child in children:
+                child.kill()
+    for rank, (said, errors) in zip((0, 0, 1), told, strict=True):
+        assert said.startswith(f"process {rank} of 2: it cannot be reached by the others ("), errors
+    assert "address already in use" in told[0][0]
+    assert "nowhere" in told[1][0]
+
+
+def test_where_the_others_have_gone_no_mark_is_left_in_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gone(*given: Any) -> None:
+        assert len(list(tmp_path.iterdir())) == 1
+        raise RuntimeError("gloo/ connection closed")
+
+    monkeypatch.setattr(meeting, "by_first", lambda world, make: make())
+    monkeypatch.setattr(meeting, "from_first", lambda world, value: value)
+    monkeypatch.setattr(meeting, "sum_over", gone)
+    with pytest.raises(RuntimeError, match="connection closed"):
+        meeting.require_shared(World(0, 2, 0, torch.device("cpu")), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -63,7 +63,7 @@ def _check_examples(
     for question in questions:
         if (found := pool.number_for(question)) < needs.examples:
             raise too_few(question, needs.examples, found)
-    if needs.reasoned and not any(example.long_answer.strip() for example in examples):
+    if needs.reasoned and examples and not any(e.long_answer.strip() for e in examples):
         given_rationale(examples[0])
 
 

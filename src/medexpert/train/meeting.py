@@ -24,7 +24,7 @@ import torch.distributed as dist
 from medexpert import manifest
 from medexpert.model.base import default_device
 from medexpert.records import UserError
-from medexpert.train.faults import Interrupted
+from medexpert.train.faults import Interrupted, out_of_memory
 from medexpert.train.parallel import World, from_first, sum_over
 from medexpert.train.turns import by_first
 
@@ -36,6 +36,8 @@ PATIENCE = timedelta(hours=12)
 """How long it is waited for where it works alone: the first one may tokenise a large corpus."""
 GRACE = 1.0
 """Seconds in which Python itself may answer Ctrl-C."""
+OWN = ("gloo/transport/tcp/device.cc", "server socket has failed")
+"""In what torch says of a network or a port that this process asked for in vain."""
 
 
 @contextmanager
@@ -87,14 +89,17 @@ def _exit_code(error: BaseException) -> int:
     """The door's, see `__main__.main`; 1 for what it does not catch."""
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return 2 if isinstance(error, UserError) else 1
+    told = isinstance(error, (UserError, OSError, MemoryError))
+    return 2 if told or (isinstance(error, RuntimeError) and out_of_memory(error)) else 1
 
 
 def _leave(code: int) -> None:
     """End the process here: Python's own end would ask NCCL as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # a closed pipe is no reason to stay
+        os._exit(code)
 
 
 def require_shared(world: World, folder: Path) -> None:
@@ -113,11 +118,13 @@ def require_shared(world: World, folder: Path) -> None:
         return Path(name)
 
     mark = by_first(world, leave)
-    # A new name: what a network file system remembers of old ones does not count.
-    name = from_first(world, mark.name if mark else "")
-    unseen = int(sum_over(world, not (folder / name).exists())[0])
-    if mark:
-        mark.unlink(missing_ok=True)
+    try:
+        # A new name: what a network file system remembers of old ones does not count.
+        name = from_first(world, mark.name if mark else "")
+        unseen = int(sum_over(world, not (folder / name).exists())[0])
+    finally:
+        if mark:
+            mark.unlink(missing_ok=True)
     if unseen:
         raise UserError(
             f"{unseen} of {world.size} processes do not see here what the first one writes",
@@ -136,9 +143,15 @@ def _others_named(rank: int, size: int) -> Iterator[None]:
         if not met and "gloo/" not in str(error):
             raise
         why = str(error).partition("\n")[0].rpartition("] ")[2]
+        if any(part in str(error) for part in OWN):
+            raise UserError(
+                f"it cannot be reached by the others ({why})",
+                where=f"process {rank} of {size}",
+                allowed="a network and a port of this machine: GLOO_SOCKET_IFNAME, MASTER_PORT",
+            ) from error
         raise UserError(
-            f"another process has ended or does not answer ({why}): see what that one said; the "
-            "same command continues from the last checkpoint",
+            f"another process has ended or does not answer ({why.partition('. ')[0]}): see what "
+            "that one said; the same command continues from the last checkpoint",
             where=f"process {rank} of {size}",
         ) from error
 
