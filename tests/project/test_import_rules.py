@@ -11,7 +11,9 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "medexpert"
 ROOMS = ("data", "model", "train", "engines", "prompt", "evaluate", "serve")
-PLAIN = {"records", "manifest", "_version", "recipe_data", "recipe_train", "recipe_ablation"}
+PLAIN = {
+    "records", "manifest", "signals", "_version", "recipe_data", "recipe_train", "recipe_ablation",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "datasets"}
 NETWORK = {"socket", "urllib", "http", "requests", "httpx", "huggingface_hub"}
 
@@ -38,6 +40,7 @@ MUST_NOT: dict[str, set[str]] = {
 FIRST = {
     "records": set(),
     "manifest": {"records", "_version"},
+    "signals": set(),
     "recipe_data": set(),
     "recipe_train": {"recipe_data"},
     "recipe_ablation": {"recipe_data"},

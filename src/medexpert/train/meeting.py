@@ -1,8 +1,4 @@
-"""Processes meet: each reads what torchrun told it, and waits for the others.
-
-To Python that wait is one step, and it acts on a signal between two of its steps. The signal's
-number, however, is written to a pipe at once, and a thread reads it there.
-"""
+"""Processes meet: each reads what torchrun told it, and waits for the others."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import select
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from medexpert import manifest
+from medexpert import manifest, signals
 from medexpert.model.base import default_device
 from medexpert.records import UserError
 from medexpert.train.faults import Interrupted, out_of_memory
@@ -163,17 +158,8 @@ def _interruptible() -> Iterator[None]:
     A block that is left within `GRACE` seconds of the signal ends as usual, by KeyboardInterrupt.
     Outside the main thread, where signals are the caller's, nothing changes.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    try:
-        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    except ValueError:  # not the main thread
-        os.close(reader)
-        os.close(writer)
-        yield
-        return
 
-    def listen() -> None:
+    def listen(reader: int) -> None:
         while number := os.read(reader, 1):
             if number[0] != signal.SIGINT:
                 continue
@@ -182,15 +168,8 @@ def _interruptible() -> Iterator[None]:
                     os.write(2, b"\nmedexpert: stopped; run the same command to continue\n")
                 os._exit(130)
 
-    listener = threading.Thread(target=listen, name="interruptible", daemon=True)
-    listener.start()
-    try:
+    with signals.heard(listen):
         yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(writer)  # ends the thread
-        listener.join()
-        os.close(reader)
 
 
 def _read_environment() -> tuple[int, int, int]:
