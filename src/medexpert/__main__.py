@@ -327,6 +327,7 @@ def _arguments(given: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 2 bad input, 130 interrupted."""
     given = _arguments(sys.argv[1:] if arguments is None else arguments)
+    launch.end_with_torchrun()
     try:
         if given == ["--version"]:
             print(f"medexpert {__version__}")

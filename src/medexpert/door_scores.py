@@ -41,7 +41,9 @@ def compare(
 
 def harnesses(
     folder: Annotated[Path, typer.Argument(help="an evaluation folder, answers generated")],
-    data: Annotated[Path, typer.Option(help="folder that holds the benchmark")] = Path(),
+    data: Annotated[
+        Path, typer.Option(help="folder that holds the benchmark, or your own file of questions")
+    ] = Path(),
     more: Annotated[
         list[Path] | None, typer.Option(help="folders of other splits, which HELM counts too")
     ] = None,

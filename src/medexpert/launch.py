@@ -8,6 +8,7 @@ scheduler starts it (`launch/` holds examples). Evaluation and data stay in one 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ HELD = "MEDEXPERT_RUN_FOLDER_HELD"
 """Set for the processes started here: their run folder is locked by the one that started them."""
 GRACE = 600
 """Seconds that the processes have after a signal; torchrun's own 30 are few for a checkpoint."""
+PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux's prctl(2)."""
 
 
 def launched() -> bool:
@@ -59,24 +62,20 @@ def train(stage: str, root: Path, processes: int, kept: Sequence[int] = ()) -> N
         str(root / "recipe.json"),
     ]  # fmt: skip
     held = {**os.environ, HELD: str(root.resolve())}
-    child = subprocess.Popen(command, env=held, pass_fds=tuple(kept))
+    # A group of its own: Ctrl-C of a terminal comes to this process alone, and is passed on once.
+    child = subprocess.Popen(command, env=held, pass_fds=tuple(kept), process_group=0)
     asked: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked.append(number)
         child.send_signal(signal.SIGTERM)
 
-    # Ctrl-C reaches the whole group by itself; only what was sent to this process is passed on.
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while True:
-            try:
-                code = child.wait()
-                break
-            except KeyboardInterrupt:
-                asked.append(signal.SIGINT)
+        code = child.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if asked:
         raise KeyboardInterrupt
     if code:
@@ -86,11 +85,27 @@ def train(stage: str, root: Path, processes: int, kept: Sequence[int] = ()) -> N
         )
 
 
+def end_with_torchrun() -> None:
+    """Let the kernel kill this process when the torchrun that started it is killed (Linux).
+
+    It would train on alone, in a session of its own, beside the run that is started next.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _end_with_parent(signal.SIGKILL)
+
+
+def _end_with_parent(by: signal.Signals) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, int(by), 0, 0, 0)
+
+
 def _torchrun() -> None:
     """torchrun without its tracebacks: the training processes have told what happened.
 
     `python -m medexpert.launch` takes torchrun's own options.
     """
+    if HELD in os.environ:  # the run that started it: when it is killed a checkpoint is written
+        _end_with_parent(signal.SIGTERM)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE))
     level = os.environ.setdefault("LOGLEVEL", "ERROR")
     from torch.distributed.elastic.multiprocessing.api import SignalException

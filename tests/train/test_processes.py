@@ -188,6 +188,59 @@ def test_adapters_on_two_processes(recipe: Callable[..., Path], settings: list[s
     assert any(name.startswith("adapter/") for name in files[0])
 
 
+def whole_run(recipe: Callable[..., Path], name: str) -> tuple[subprocess.Popen[str], Path, str]:
+    """(`medexpert run` on two processes that train for long, its run folder, their mark)."""
+    lines = [
+        *SETTINGS, "processes=2", "instruct.enabled=false", "adapt.enabled=false",
+        "evaluate.points=[]", "knowledge.max_tokens=0", "knowledge.epochs=40",
+    ]  # fmt: skip
+    path = recipe(name)
+    root = Pipeline(load(path, lines), lambda line: None).root
+    mark = uuid.uuid4().hex
+    child = begun([sys.executable, "-m", "medexpert", "run", str(path), *sets(lines)], mark)
+    reached(root / "knowledge", 2, child)
+    return child, root, mark
+
+
+def last_step_is_kept(root: Path) -> bool:
+    newest = max(p.name for p in (root / "knowledge" / "state").glob("step-*"))
+    return int(newest[5:]) == log(root / "knowledge")[-1]["step"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_that_only_the_run_gets_stops_its_processes(recipe: Callable[..., Path]) -> None:
+    child, root, mark = whole_run(recipe, "one")
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=240)
+    assert child.returncode == 130, told
+    assert all_gone(mark, 60)
+    assert last_step_is_kept(root)
+    assert log(root / "knowledge")[-1]["step"] < 40  # it did not train on to its end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["run", "torchrun"])
+def test_a_run_that_is_killed_leaves_no_process_behind(
+    recipe: Callable[..., Path], killed: str
+) -> None:
+    child, root, mark = whole_run(recipe, killed)
+    if killed == "run":
+        child.kill()
+        child.communicate()
+        assert all_gone(mark, 120)
+        assert last_step_is_kept(root)
+    else:
+        launcher = [
+            pid for pid in living(mark)
+            if b"medexpert.launch" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]  # fmt: skip
+        os.kill(launcher[0], signal.SIGKILL)
+        _, told = child.communicate(timeout=240)
+        assert child.returncode == 2, told
+        assert all_gone(mark, 60)
+        assert "training with 2 processes ended with code -9" in told
+
+
 @pytest.mark.slow
 def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., Path]) -> None:
     lines = [
@@ -206,8 +259,7 @@ def test_a_recipe_starts_its_own_processes_and_stops_them(recipe: Callable[..., 
     assert all_gone(mark, 5)
     assert "run the same command to continue" in told.splitlines()[-1], told
     assert "Traceback" not in told, told
-    newest = max(p.name for p in (root / "knowledge" / "state").glob("step-*"))
-    assert int(newest[5:]) == log(root / "knowledge")[-1]["step"]  # the last step is in it
+    assert last_step_is_kept(root)
 
     short = [line for line in lines if "epochs" not in line and "max_tokens=0" not in line]
     shutil.rmtree(root / "knowledge" / "state")  # other settings are refused beside it
