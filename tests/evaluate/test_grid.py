@@ -113,6 +113,8 @@ def test_what_cannot_be_asked_is_told_before_a_model_and_the_rest_goes_on(
     assert [bool(o.result) for o in outcomes] == [True, True, False, False]
     assert "2 solved examples are to be shown and 0 can be" in outcomes[2].error
     assert not strategies["voc"].asked
+    assert not cells[2].folder.exists()
+    assert not any("FAILED" in line for line in lines)  # it was told of
     with pytest.raises(UserError, match="2 solved examples are to be shown and 0 can be"):
         grid.tell_faults(cells[2:], lines.append)
 

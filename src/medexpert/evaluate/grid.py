@@ -136,7 +136,7 @@ def _fault(
 
 
 def tell_faults(cells: Sequence[Cell], say: Say) -> None:
-    """Say which cells no model can be asked; they fail when their turn comes, the others go on.
+    """Say which cells no model can be asked; they count as failed, the others go on.
 
     Raises UserError where there is no other.
     """
@@ -157,11 +157,15 @@ def evaluate_cells(
 ) -> list[Outcome]:
     """Do every cell that is not complete, in order; a failure is told and kept in error.txt.
 
+    One with a `fault` was told of before (:func:`tell_faults`) and is passed over without a folder.
     Only an interruption ends the grid early: the same call then goes on.
     """
     outcomes: list[Outcome] = []
     paces: dict[str, list[float]] = {}
     for number, cell in enumerate(cells, 1):
+        if cell.fault is not None:
+            outcomes.append(Outcome(cell, None, str(cell.fault)))
+            continue
         say(f"{number} of {len(cells)}: {cell.name}{_left(cells[number - 1 :], paces)}")
         started = time.monotonic()
         skipped = manifest.is_complete(cell.folder, cell.key(model))
