@@ -141,7 +141,11 @@ def _questions(
 
 def _shown(task: Task, data: Path, questions: Sequence[Question]) -> list[Question]:
     """Solved questions that may be shown, without any that is asked: dev folds share items."""
-    return not_asked(task.examples(data) if task.examples else [], questions)
+    return not_asked(_solved(task, data), questions)
+
+
+def _solved(task: Task, data: Path) -> list[Question]:
+    return task.examples(data) if task.examples else []
 
 
 def not_asked(examples: Sequence[Question], questions: Sequence[Question]) -> list[Question]:
@@ -160,7 +164,7 @@ def inputs(task: Task, data: Path, split: str = "test") -> tuple[list[Question],
 
     Raises UserError when the split does not exist or the data cannot be read.
     """
-    return task.load(data, split), task.examples(data) if task.examples else []
+    return task.load(data, split), _solved(task, data)
 
 
 def inputs_digest(task: Task, data: Path, split: str = "test") -> str:
