@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.train.test_objectives import random_batch
+from torch import library as operators
 
 from medexpert.model.attention import visible
 from medexpert.train import attention, objectives
@@ -102,7 +103,7 @@ def test_unseen_tokens_get_nothing() -> None:
 def test_the_operator_is_registered_rightly() -> None:
     parts, items, _ = made(False, torch.float32)
     short = [part.detach()[:, :20].transpose(1, 2).requires_grad_() for part in parts]
-    check: Any = torch.library.opcheck
+    check: Any = operators.opcheck
     # One item a row: what is kept for the way back has no unused end.
     check(packed_attention, (*short, torch.zeros_like(items[:, :20]), None, 1.0))
 

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from torch import library as operators
 
 BLOCK = 128
 """Queries of an item that are multiplied at once; keys after a block are not looked at."""
@@ -128,7 +129,7 @@ def _place(into: torch.Tensor, item: _Item, found: torch.Tensor, start: int, end
     into[item.at, :, item.start + start : item.start + end] = shaped
 
 
-@torch.library.custom_op("medexpert::packed_attention", mutates_args=())
+@operators.custom_op("medexpert::packed_attention", mutates_args=())
 def packed_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, items: torch.Tensor,
     prefix: torch.Tensor | None, scale: float,
@@ -163,7 +164,7 @@ def _(query: Any, key: Any, value: Any, items: Any, prefix: Any, scale: float) -
     )
 
 
-@torch.library.custom_op("medexpert::packed_attention_back", mutates_args=())
+@operators.custom_op("medexpert::packed_attention_back", mutates_args=())
 def packed_attention_back(
     upstream: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     items: torch.Tensor, prefix: torch.Tensor | None, kept: torch.Tensor, scale: float,

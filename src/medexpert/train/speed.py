@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import library as operators
 from torch import nn
 
 from medexpert.model.staging import cache_root
@@ -190,9 +191,7 @@ def _compiled(function: Callable[..., Any], dynamic: bool | None = None) -> Call
     return compiled
 
 
-@torch.library.custom_op(
-    "medexpert::keep", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
-)
+@operators.custom_op("medexpert::keep", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def keep(like: torch.Tensor, dropped: int) -> torch.Tensor:
     """Bool of `like`'s shape, each False with probability `dropped` / 65,536; by torch's seed."""
     count = like.numel()
